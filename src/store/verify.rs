@@ -1,0 +1,508 @@
+//! Sees each write into the second bucket, and only then lets the journal forget it.
+//!
+//! The cloud replicates by itself; this module only looks. A few writes are looked up one by one, many at once by listing
+//! versions, because a request costs money and time. What has not arrived after the configured lag is uploaded by us.
+//!
+//! A write whose answer was lost may still be committed long after its connection died. Such a *late* version could outrank a
+//! newer write of the same key, because the bucket that was dead gives it a newer version id. So a record with a lost answer is
+//! kept until its bucket has been calm for a while, and a late version is then removed by its id in both buckets (a delete by id is
+//! exact and repeatable, and not replicated).
+//!
+//! Owns: verification, late versions, the journal figures for the failover core. Owns not: the master (`settle`).
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use tokio::time::Instant;
+
+use super::ask::{on_disk, usable};
+use super::ha::{Inner, holds};
+use super::overtaken;
+use super::settle::{Fate, describe, newer_than_acked};
+use crate::cache::Known;
+use crate::cos::{Attempt, Kind, ListVersions, VersionEntry};
+use crate::failover::{Health, JournalView, State};
+use crate::journal::{Change, Op, Record};
+use crate::linkage::AttemptError;
+use crate::mutant::{Mutant, lacks};
+use crate::object::{Class, Key, Site, Token, VersionId};
+
+/// First look after a write; doubles up to [`LOOK_MAX`].
+const LOOK_MIN: Duration = Duration::from_millis(700);
+const LOOK_MAX: Duration = Duration::from_secs(60);
+/// More due records than this are looked up by listing (one LIST instead of up to 1000 HEADs).
+const ONE_BY_ONE_MAX: usize = 200;
+/// Looks at the same time.
+const LOOKS_AT_ONCE: usize = 16;
+/// One look may take this long, repetitions included.
+pub(super) const LOOK_TIME: Duration = Duration::from_secs(15);
+
+/// What a look at the second bucket found.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Found {
+    /// It is there, or something newer is.
+    Arrived,
+    NotYet,
+}
+
+/// What becomes of a record that both buckets hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Conclusion {
+    Forget,
+    Soon,
+    Later,
+}
+
+/// When each record is looked at next.
+#[derive(Default)]
+struct Schedule {
+    next: HashMap<u64, (Instant, Duration)>,
+    /// Since when a site's write linkage has been well without a break.
+    calm: [Option<Instant>; 2],
+}
+
+impl Schedule {
+    fn due(&mut self, seq: u64, now: Instant) -> bool {
+        let (next, _) = self.next.entry(seq).or_insert((now + LOOK_MIN, LOOK_MIN));
+        *next <= now
+    }
+
+    fn later(&mut self, seq: u64, now: Instant) {
+        if let Some((next, pause)) = self.next.get_mut(&seq) {
+            *pause = (*pause * 2).min(LOOK_MAX);
+            *next = now + *pause;
+        }
+    }
+
+    /// Waits for something else than replication: no reason to look ever more rarely.
+    fn soon(&mut self, seq: u64, now: Instant) {
+        self.next.insert(seq, (now + LOOK_MIN, LOOK_MIN));
+    }
+
+    fn is_calm(&self, site: Site, now: Instant, late_commit: Duration) -> bool {
+        self.calm[site.index()].is_some_and(|since| now - since >= late_commit)
+    }
+}
+
+impl Inner {
+    pub(super) fn start_verifying(this: &Arc<Inner>) {
+        let inner = this.clone();
+        this.rt.spawn(async move {
+            let mut schedule = Schedule::default();
+            loop {
+                inner.report();
+                inner.verify_due(&mut schedule).await;
+                let ready = inner.settle.ready.notified();
+                let idle = match inner.links.view().state {
+                    // Writers wait for what is found here.
+                    State::Failback => 50,
+                    _ if inner.journal.stats().records == 0 => 1000,
+                    _ => 250,
+                };
+                let _ = tokio::time::timeout(Duration::from_millis(idle), ready).await;
+            }
+        });
+    }
+
+    /// Tells the failover core how far the journal is.
+    fn report(&self) {
+        let master = self.links.view().master;
+        let mut view = JournalView::default();
+        let records = if lacks(Mutant::DrainedFailback) { Vec::new() } else { self.journal.all() };
+        for record in records {
+            view.unsent += u64::from(!holds(&record, master));
+            for site in Site::ALL {
+                view.unverified_on[site.index()] += u64::from(!holds(&record, site));
+                let elsewhere = holds(&record, site.other()) || record.sent[site.other().index()];
+                view.owed[site.index()] += u64::from(elsewhere && !holds(&record, site));
+            }
+            view.ambiguous += u64::from(record.ambiguous.iter().any(|a| *a));
+            if Site::ALL.into_iter().any(|site| !holds(&record, site)) {
+                view.oldest = view.oldest.max(crate::clock::age(record.created));
+            }
+        }
+        let seen = self.canaries.seen();
+        view.canaries = seen.in_a_row;
+        view.lag_to_a = seen.to_a;
+        view.reconciled = self.coverage.is_reconciled();
+        self.links.report_journal(view);
+    }
+
+    async fn verify_due(&self, schedule: &mut Schedule) {
+        let now = Instant::now();
+        let view = self.links.view();
+        for site in Site::ALL {
+            let well = view.linkages[site.index()].iter().all(|l| l.health == Health::Up);
+            let since = &mut schedule.calm[site.index()];
+            *since = if well { since.or(Some(now)) } else { None };
+        }
+        let records = self.journal.all();
+        if schedule.next.len() > 2 * records.len() + 64 {
+            let alive: HashSet<u64> = records.iter().map(|r| r.seq).collect();
+            schedule.next.retain(|seq, _| alive.contains(seq));
+        }
+        // Writers wait: what matters is that a write has arrived; the rest has time.
+        let holding = view.state == State::Failback;
+        let mut due: [Vec<Arc<Record>>; 2] = [Vec::new(), Vec::new()];
+        let mut in_both: Vec<Arc<Record>> = Vec::new();
+        for record in records {
+            if !holds(&record, view.master) || !(schedule.due(record.seq, now) || holding) {
+                continue;
+            }
+            let other = view.master.other();
+            if lacks(Mutant::Failover) {
+                self.end(&record, Fate::Done(self.object_of(&record))).await;
+            } else if holds(&record, other) {
+                if !holding {
+                    in_both.push(record);
+                }
+            } else if usable(view.linkages[other.index()][Class::Read.index()].health) {
+                due[other.index()].push(record);
+            } else {
+                // Nobody to ask; when the bucket is back, its turn comes at once.
+                schedule.soon(record.seq, now);
+            }
+        }
+        for site in Site::ALL {
+            let due = std::mem::take(&mut due[site.index()]);
+            if due.is_empty() {
+                continue;
+            }
+            let found = match due.len() > ONE_BY_ONE_MAX {
+                true => {
+                    let found = self.look_by_listing(site, &due).await;
+                    for record in &due {
+                        if found.get(&record.seq) == Some(&Found::Arrived) {
+                            self.mark(record.seq, Change::Verified { site }).await;
+                        }
+                    }
+                    found
+                }
+                false => self.look_one_by_one(site, &due).await,
+            };
+            for record in due {
+                match found.get(&record.seq) {
+                    Some(Found::Arrived) if holding => {}
+                    Some(Found::Arrived) => {
+                        in_both.extend(self.journal.get(record.seq));
+                    }
+                    _ if holding => schedule.soon(record.seq, now),
+                    _ => {
+                        schedule.later(record.seq, now);
+                        self.push_late(site, &record).await;
+                    }
+                }
+            }
+        }
+        let calm = Site::ALL.map(|site| schedule.is_calm(site, now, self.options.late_commit));
+        let mut concluded = futures::stream::iter(
+            in_both.into_iter().map(|record| async move { (self.conclusion(&record, calm).await, record) }),
+        )
+        .buffer_unordered(LOOKS_AT_ONCE);
+        while let Some((conclusion, record)) = concluded.next().await {
+            match conclusion {
+                Conclusion::Later => schedule.later(record.seq, now),
+                Conclusion::Soon => schedule.soon(record.seq, now),
+                Conclusion::Forget => {
+                    schedule.next.remove(&record.seq);
+                    self.forget(&record).await;
+                }
+            }
+        }
+    }
+
+    /// Both buckets hold it: can it be forgotten, or is there something to be watched for some more time?
+    async fn conclusion(&self, record: &Arc<Record>, calm: [bool; 2]) -> Conclusion {
+        for site in Site::ALL {
+            if !record.ambiguous[site.index()] {
+                continue;
+            }
+            let recent =
+                self.settle.lost_ago(record.seq, Instant::now()).is_some_and(|ago| ago < self.options.late_commit);
+            if !calm[site.index()] || recent {
+                return Conclusion::Soon;
+            }
+            if !self.remove_late_version(site, record).await {
+                return Conclusion::Later;
+            }
+        }
+        let of_key = self.journal.of(&record.key);
+        let is_newest = of_key.last().is_none_or(|newest| newest.seq <= record.seq);
+        if let Some(since) = self.in_doubt(record).filter(|_| is_newest)
+            && !self.is_at_rest(record, since).await
+        {
+            return Conclusion::Later;
+        }
+        // The newest record of a key goes last: as long as there are others, it is what the journal says of the key.
+        match self.journal.of(&record.key).first().is_some_and(|oldest| oldest.seq < record.seq) {
+            true => Conclusion::Soon,
+            false => Conclusion::Forget,
+        }
+    }
+
+    async fn forget(&self, record: &Arc<Record>) {
+        // The journal may not forget what the index would not remember after a kill: with the bucket of this write away, an older state would
+        // show again, a deleted file among them. One flush serves all writes before it.
+        if !self.cache.attrs().is_flushed(&record.key) {
+            let cache = self.cache.clone();
+            let _ = on_disk(move || cache.attrs().flush()).await;
+        }
+        self.end(record, Fate::Done(self.object_of(record))).await;
+        if self.journal.latest(&record.key).is_none() {
+            self.doubts.clear(&record.key);
+        }
+    }
+
+    /// Is the current version of the key on this site an older write of ours that was committed late? Then removes it by id in both
+    /// buckets. False if that could not be found out.
+    async fn remove_late_version(&self, site: Site, record: &Arc<Record>) -> bool {
+        let key = &record.key;
+        let newest = self.journal.latest(key).map_or(record.seq, |r| r.seq).max(record.seq);
+        let until = Instant::now() + LOOK_TIME;
+        for _ in 0..8 {
+            let found = self
+                .ask_site(site, Class::Read, until, |client, progress| async move {
+                    client.head(key, None, &Attempt::new(&progress)).await
+                })
+                .await;
+            let token = match found {
+                Ok(object) => object.token,
+                Err(AttemptError::Cos(e)) if e.kind == Kind::NoSuchKey => {
+                    return self.remove_late_removal(site, record).await;
+                }
+                Err(_) => return false,
+            };
+            let expected = self.known_seq(key);
+            let late = token.stamp.is_some_and(|s| s.mount == self.journal.mount_id() && s.seq < newest.max(expected));
+            let (true, Some(version)) = (late, &token.version) else { return true };
+            match self.is_overtaken_here(site, key, &token).await {
+                Some(true) => {}
+                // Not late but early: what comes after it is still on its way here.
+                Some(false) => return true,
+                None => return false,
+            }
+            if !self.remove_overtaken(site, key, version).await {
+                return false;
+            }
+        }
+        false
+    }
+
+    /// An older write of ours is current on this site. Is it so for good, because it has the newer id or because the newer write is
+    /// beside it, or only until the newer write gets here? `None` if that could not be found out.
+    async fn is_overtaken_here(&self, site: Site, key: &Key, found: &Token) -> Option<bool> {
+        let seq = found.stamp.map_or(0, |stamp| stamp.seq);
+        let newer = self.newest_version(key, seq)?;
+        let committed = found.version.as_ref().and_then(|version| version.commit_micros());
+        if let (Some(found), Some(newer)) = (committed, newer.commit_micros())
+            && found > newer
+        {
+            return Some(true);
+        }
+        let entries = self.versions_at(site, key).await?;
+        Some(entries.iter().any(|entry| entry.version == newer))
+    }
+
+    /// The id that a bucket gave to the newest write of ours after this one, as far as known.
+    fn newest_version(&self, key: &Key, after: u64) -> Option<VersionId> {
+        let records = self.journal.of(key).into_iter().rev().filter(|record| record.seq > after);
+        let mut journaled = records.filter_map(|record| overtaken::versions(&record).next().cloned());
+        journaled.next().or_else(|| match self.cache.attrs().get(key)? {
+            Known::Present(object) => object.token.version,
+            Known::Absent { marker, .. } => marker,
+        })
+    }
+
+    /// The bucket shows nothing although a newer write of ours should be there: a removal of ours that lost its answer came late. Markers carry
+    /// no stamp; in doubt content is what is kept. False if it has to be looked at again.
+    async fn remove_late_removal(&self, site: Site, record: &Arc<Record>) -> bool {
+        let newest = self.journal.latest(&record.key);
+        let Some(newest) = newest.filter(|newest| matches!(newest.op, Op::Put { .. })) else { return true };
+        if !matches!(record.op, Op::Delete { .. }) || !holds(&newest, site) {
+            return true;
+        }
+        let Some(entries) = self.versions_at(site, &record.key).await else { return false };
+        match entries.iter().find(|entry| entry.latest).or(entries.first()) {
+            Some(current) if current.marker => {
+                self.remove_overtaken(site, &record.key, &current.version).await;
+                false
+            }
+            _ => true,
+        }
+    }
+
+    /// Sequence number of the newest write of ours that this mount knows of a key.
+    fn known_seq(&self, key: &Key) -> u64 {
+        let stamp = match self.cache.attrs().get(key) {
+            Some(Known::Present(object)) => object.token.stamp,
+            Some(Known::Absent { stamp, .. }) => stamp,
+            None => None,
+        };
+        stamp.filter(|s| s.mount == self.journal.mount_id()).map_or(0, |s| s.seq)
+    }
+
+    /// Marks each as soon as it is seen, because somebody may wait for it; one after the other, so that a history can be repeated.
+    async fn look_one_by_one(&self, site: Site, due: &[Arc<Record>]) -> HashMap<u64, Found> {
+        let looks = due.iter().cloned().map(|record| async move { (record.seq, self.look(site, &record).await) });
+        let mut looks = futures::stream::iter(looks).buffer_unordered(LOOKS_AT_ONCE);
+        let mut all = HashMap::new();
+        while let Some((seq, found)) = looks.next().await {
+            if found == Found::Arrived {
+                self.mark(seq, Change::Verified { site }).await;
+            }
+            all.insert(seq, found);
+        }
+        all
+    }
+
+    async fn look(&self, site: Site, record: &Record) -> Found {
+        let key = &record.key;
+        let until = Instant::now() + LOOK_TIME;
+        if self.in_doubt(record).is_some() {
+            // What the bucket shows can be an older write that came in later.
+            let Some(entries) = self.versions_at(site, key).await else { return Found::NotYet };
+            let arrived = |entry: &VersionEntry| overtaken::versions(record).any(|version| *version == entry.version);
+            return match entries.iter().any(arrived) {
+                true => Found::Arrived,
+                false => entries.first().map_or(Found::NotYet, |entry| compare(record, entry)),
+            };
+        }
+        if let Op::Delete { .. } = record.op {
+            // The newest entry of the key tells a marker that arrived from an object that never did.
+            let query = ListVersions { prefix: key.to_string(), key_marker: None, version_marker: None, max_keys: 1 };
+            let query = &query;
+            let page = self
+                .ask_site(site, Class::Read, until, |client, progress| async move {
+                    client.list_versions(query, &Attempt::new(&progress)).await
+                })
+                .await;
+            let Ok(page) = page else { return Found::NotYet };
+            let first = page.entries.iter().find(|e| e.key == key.as_str());
+            return first.map_or(Found::NotYet, |entry| compare(record, entry));
+        }
+        let found = self
+            .ask_site(site, Class::Read, until, |client, progress| async move {
+                client.head(key, None, &Attempt::new(&progress)).await
+            })
+            .await;
+        let Ok(object) = found else { return Found::NotYet };
+        let stamped = object.token.stamp == Some(self.stamp(record)) && self.is_content_of(record, &object.token);
+        let ours = stamped || is_acked(&object.token, record);
+        if ours {
+            return Found::Arrived;
+        }
+        if newer_than_acked(&object.token, record) {
+            self.note_foreign(site, key, &object.token);
+            return Found::Arrived;
+        }
+        Found::NotYet
+    }
+
+    /// Looks up many records with few requests: one listing of versions per directory.
+    async fn look_by_listing(&self, site: Site, due: &[Arc<Record>]) -> HashMap<u64, Found> {
+        let mut by_dir: BTreeMap<&str, Vec<&Arc<Record>>> = BTreeMap::new();
+        for record in due {
+            let key = record.key.as_str();
+            let dir = key.trim_end_matches('/').rfind('/').map_or("", |slash| &key[..=slash]);
+            by_dir.entry(dir).or_default().push(record);
+        }
+        let mut found = HashMap::new();
+        for (dir, mut records) in by_dir {
+            let few = records.len() < LOOKS_AT_ONCE;
+            let alone: Vec<_> = records.extract_if(.., |r| few || self.in_doubt(r).is_some()).cloned().collect();
+            found.extend(self.look_one_by_one(site, &alone).await);
+            if records.is_empty() {
+                continue;
+            }
+            records.sort_by(|a, b| a.key.cmp(&b.key));
+            found.extend(self.look_in_dir(site, dir, &records).await);
+        }
+        found
+    }
+
+    async fn look_in_dir(&self, site: Site, dir: &str, records: &[&Arc<Record>]) -> HashMap<u64, Found> {
+        let mut wanted: HashMap<&str, &Arc<Record>> = records.iter().map(|r| (r.key.as_str(), *r)).collect();
+        let last = records.last().map_or("", |r| r.key.as_str());
+        let mut found = HashMap::new();
+        let (mut key_marker, mut version_marker) = (None, None);
+        // Old versions may fill pages without bringing anything; then the rest waits for the next round.
+        for _ in 0..(records.len() / 50 + 4) {
+            let query = ListVersions { prefix: dir.to_string(), key_marker, version_marker, max_keys: 1000 };
+            let query = &query;
+            let until = Instant::now() + LOOK_TIME;
+            let page = self
+                .ask_site(site, Class::Read, until, |client, progress| async move {
+                    client.list_versions(query, &Attempt::new(&progress)).await
+                })
+                .await;
+            let Ok(page) = page else { return found };
+            for entry in &page.entries {
+                // The first entry of a key is its newest.
+                if let Some(record) = wanted.remove(entry.key.as_str()) {
+                    found.insert(record.seq, compare(record, entry));
+                }
+            }
+            let past = page.entries.last().is_some_and(|e| e.key.as_str() > last);
+            if page.next.is_none() || past || wanted.is_empty() {
+                return found;
+            }
+            (key_marker, version_marker) = match page.next {
+                Some((key, version)) => (Some(key), version),
+                None => return found,
+            };
+        }
+        found
+    }
+
+    /// What the cloud has not replicated in time is uploaded by us.
+    async fn push_late(&self, site: Site, record: &Arc<Record>) {
+        let age = crate::clock::age(record.created);
+        let health = self.links.view().linkages[site.index()][Class::Write.index()].health;
+        if age < self.options.lag_max || health != Health::Up {
+            return;
+        }
+        log::warn!("{}: not replicated to bucket {site} after {} s, uploading it there", record.key, age.as_secs());
+        self.mark(record.seq, Change::Sent { site }).await;
+        match self.deliver(site, record).await {
+            Ok(delivered) => {
+                let ack = delivered.ack;
+                self.mark(record.seq, Change::Acked { site, token: ack.token, marker: ack.marker }).await;
+            }
+            Err(refused) => {
+                log::warn!("{}: upload to bucket {site} failed: {}", record.key, describe(&refused));
+                self.note_lost_answer(site, record, &refused).await;
+            }
+        }
+    }
+}
+
+fn is_acked(found: &Token, record: &Record) -> bool {
+    record
+        .acked
+        .iter()
+        .flatten()
+        .any(|ack| ack.token.as_ref().is_some_and(|t| t.version.is_some() && t.version == found.version))
+}
+
+/// Holds the newest entry of a key in a listing of versions against a record.
+fn compare(record: &Record, newest: &VersionEntry) -> Found {
+    let acked = |same: &dyn Fn(&crate::journal::Ack) -> bool| record.acked.iter().flatten().any(same);
+    let matches = match record.op {
+        Op::Delete { .. } => newest.marker && acked(&|ack| ack.marker.as_ref() == Some(&newest.version)),
+        Op::Put { .. } => {
+            !newest.marker && acked(&|ack| ack.token.as_ref().and_then(|t| t.version.as_ref()) == Some(&newest.version))
+        }
+    };
+    let committed = |ack: &crate::journal::Ack| {
+        let version = ack.marker.as_ref().or_else(|| ack.token.as_ref().and_then(|t| t.version.as_ref()));
+        version.and_then(|v| v.commit_micros())
+    };
+    let newer =
+        newest.version.commit_micros().is_some_and(|seen| acked(&|ack| committed(ack).is_some_and(|c| seen > c)));
+    match matches || newer {
+        true => Found::Arrived,
+        false => Found::NotYet,
+    }
+}
