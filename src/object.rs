@@ -290,13 +290,13 @@ impl Token {
         if self.size != other.size {
             return false;
         }
-        match (self.crc64, other.crc64) {
-            (Some(a), Some(b)) if a != b => false,
-            // A stamp is unique to one write: the same stamp in both buckets is the same write, uploaded twice.
-            (Some(_), Some(_)) => match (self.stamp, other.stamp) {
-                (Some(a), Some(b)) => a.mount == b.mount && a.seq == b.seq,
-                _ => self.etag == other.etag,
-            },
+        if self.crc64.zip(other.crc64).is_some_and(|(a, b)| a != b) {
+            return false;
+        }
+        match (self.stamp, other.stamp) {
+            // A stamp is unique to one write: the same stamp in both buckets is the same write, uploaded twice. Of a write that no bucket
+            // has taken yet it is all that is known.
+            (Some(a), Some(b)) => a.mount == b.mount && a.seq == b.seq,
             _ => self.etag == other.etag,
         }
     }
@@ -400,6 +400,18 @@ mod tests {
                 Some(Ordering::Less),
             ),
             ("same version", token(T, "x", None), token(T, "x", None), Some(Ordering::Equal)),
+            (
+                "two writes of ours that no bucket has taken yet",
+                Token { version: None, ..token(T, "", stamp(1)) },
+                Token { version: None, ..token(T, "", stamp(2)) },
+                Some(Ordering::Less),
+            ),
+            (
+                "one write, sent to both buckets",
+                token(T, "x", stamp(1)),
+                token(T + 9, "x", stamp(1)),
+                Some(Ordering::Equal),
+            ),
         ];
         for (what, a, b, expect) in rows {
             assert_eq!(a.order(&b), expect, "{what}");

@@ -391,42 +391,24 @@ impl Inner {
             children: puts.iter().any(|r| r.key.as_str() != prefix),
         };
         loop {
-            if everything_down(&self.links.view()) {
-                if let Some(listing) = self.recall(prefix, Depth::Children) {
-                    found.marker |= listing.entries.iter().any(|e| e.key.as_str() == prefix);
-                    found.children |=
-                        !listing.prefixes.is_empty() || listing.entries.iter().any(|e| e.key.as_str() != prefix);
-                    return Ok(found);
-                }
-                match self.remembered(prefix) {
-                    // Whether it is marked or implied is not known, nor needed to know that it is there.
-                    Remembered::Listed => return Ok(Below { marker: true, children: true }),
-                    Remembered::Absent => return Ok(found),
-                    Remembered::Nothing => {}
-                }
+            if everything_down(&self.links.view())
+                && let Some(known) = self.recall_below(prefix, found)
+            {
+                return Ok(known);
             }
-            let mut marker = None;
-            let site = loop {
-                let max_keys = if deleted.is_empty() { 2 } else { 1000 };
-                let query = List { prefix: prefix.to_string(), delimiter: None, marker, max_keys };
-                let query = &query;
-                let (site, page) = self
-                    .ask(Class::Read, until, |client, progress| async move {
-                        client.list(query, &Attempt::new(&progress)).await
-                    })
-                    .await
-                    .map_err(Failure::into_error)?;
-                for listed in page.objects.iter().filter(|o| !deleted.contains(o.key.as_str())) {
-                    match listed.key == prefix {
-                        true => found.marker = true,
-                        false => found.children = true,
-                    }
-                }
-                match page.next {
-                    Some(next) if !found.children => marker = Some(next),
-                    _ => break site,
-                }
-            };
+            let asked = self.first_below(prefix, &deleted, until);
+            // The outage may begin while the question is under way.
+            let (site, seen) = match self.recall_below(prefix, found) {
+                None => asked.await,
+                Some(_) => tokio::select! {
+                    biased;
+                    answer = asked => answer,
+                    () = self.blackout(until) => continue,
+                },
+            }
+            .map_err(Failure::into_error)?;
+            found.marker |= seen.marker;
+            found.children |= seen.children;
             // What is found is there; only an absence has to be proven.
             if found.children {
                 return Ok(found);
@@ -438,6 +420,52 @@ impl Inner {
                     return Ok(found);
                 }
                 None => self.unsure(prefix, until).await?,
+            }
+        }
+    }
+
+    /// What remembered listings say of a directory, on top of what is found already; `None`: nothing. For times when nobody can be asked.
+    fn recall_below(&self, prefix: &str, found: Below) -> Option<Below> {
+        if let Some(listing) = self.recall(prefix, Depth::Children) {
+            let marked = listing.entries.iter().any(|e| e.key.as_str() == prefix);
+            let filled = !listing.prefixes.is_empty() || listing.entries.iter().any(|e| e.key.as_str() != prefix);
+            return Some(Below { marker: found.marker || marked, children: found.children || filled });
+        }
+        match self.remembered(prefix) {
+            // Whether it is marked or implied is not known, nor needed to know that it is there.
+            Remembered::Listed => Some(Below { marker: true, children: true }),
+            Remembered::Absent => Some(found),
+            Remembered::Nothing => None,
+        }
+    }
+
+    /// What one site lists at and below a prefix, up to the first key that is no marker and is not being removed.
+    async fn first_below(
+        &self,
+        prefix: &str,
+        deleted: &BTreeSet<&str>,
+        until: Instant,
+    ) -> std::result::Result<(Site, Below), Failure> {
+        let mut found = Below::default();
+        let mut marker = None;
+        loop {
+            let max_keys = if deleted.is_empty() { 2 } else { 1000 };
+            let query = List { prefix: prefix.to_string(), delimiter: None, marker, max_keys };
+            let query = &query;
+            let (site, page) = self
+                .ask(Class::Read, until, |client, progress| async move {
+                    client.list(query, &Attempt::new(&progress)).await
+                })
+                .await?;
+            for listed in page.objects.iter().filter(|o| !deleted.contains(o.key.as_str())) {
+                match listed.key == prefix {
+                    true => found.marker = true,
+                    false => found.children = true,
+                }
+            }
+            match page.next {
+                Some(next) if !found.children => marker = Some(next),
+                _ => return Ok((site, found)),
             }
         }
     }

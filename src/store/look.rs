@@ -87,6 +87,12 @@ impl Inner {
                 answer = asked => answer,
                 () = self.suspicion(until) => Ok(None),
             },
+            // The outage may begin while the question is under way.
+            None if self.remembered(key.as_str()) == Remembered::Absent => tokio::select! {
+                biased;
+                answer = asked => answer,
+                () = self.blackout(until) => Ok(None),
+            },
             None => asked.await,
         }
     }
@@ -94,15 +100,23 @@ impl Inner {
     /// Resolves when [`PATIENCE`] is over and the linkage that should have answered is under suspicion.
     pub(super) async fn suspicion(&self, until: Instant) {
         tokio::time::sleep_until((Instant::now() + PATIENCE).min(until)).await;
+        self.view_where(until, |view| {
+            let health = view.linkage(view.master, Class::Read).health;
+            everything_down(view) || !matches!(health, Health::Up | Health::Throttled)
+        })
+        .await;
+    }
+
+    /// Resolves when nobody can be asked at all.
+    pub(super) async fn blackout(&self, until: Instant) {
+        self.view_where(until, everything_down).await;
+    }
+
+    /// Resolves when a view is as wanted, and never after the deadline: it must not win against the request's own.
+    async fn view_where(&self, until: Instant, wanted: impl Fn(&View) -> bool) {
         let mut views = self.links.watch();
-        loop {
-            let view = views.borrow_and_update().clone();
-            let health = view.linkages[view.master.index()][Class::Read.index()].health;
-            if everything_down(&view) || !matches!(health, Health::Up | Health::Throttled) {
-                return;
-            }
+        while !wanted(&views.borrow_and_update()) {
             if !wait_change(&mut views, until).await {
-                // Never wins against the deadline of the request itself.
                 std::future::pending::<()>().await;
             }
         }

@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 use super::error::{Error, Result};
 use super::handle::Purpose;
-use super::inode::Inode;
+use super::inode::{Inode, State};
 use super::staging::{Base, Content, Frozen, Layer};
 use super::tree::Item;
 use super::turns::Claim;
@@ -189,8 +189,7 @@ impl<S: Store> Vfs<S> {
         };
         // Pinned now, while the name surely leads to it.
         let reader = Arc::new(self.store.open(&key, &object));
-        let first = {
-            let mut state = inode.state.lock();
+        self.stored(inode, path, &object, |state| {
             let first = state.object.is_none();
             state.content.committed = changed;
             state.headers.committed = state.headers.committed.max(headers);
@@ -207,8 +206,7 @@ impl<S: Store> Vfs<S> {
             state.synced = ack == Ack::Fsync;
             state.expires = self.ttl_from_now();
             first
-        };
-        self.stored(inode, path, first, object);
+        });
         late.map_or(Ok(()), |why| Err(why.into()))
     }
 
@@ -222,8 +220,7 @@ impl<S: Store> Vfs<S> {
             (object, headers, state.headers.changed)
         };
         let object = Arc::new(self.store.set_headers(&key, &object, headers, until).await?);
-        {
-            let mut state = inode.state.lock();
+        self.stored(inode, path, &object, |state| {
             state.headers.committed = changed;
             state.object = Some(object.clone());
             state.synced = false;
@@ -231,31 +228,38 @@ impl<S: Store> Vfs<S> {
                 state.reader = None;
             }
             state.expires = self.ttl_from_now();
-        }
-        self.stored(inode, path, false, object);
+            false
+        });
         if inode.state.lock().handles > 0 {
             self.reader_of(inode)?;
         }
         Ok(())
     }
 
-    /// Lets the directory know the new object.
-    pub(super) fn stored(&self, inode: &Arc<Inode<S>>, path: &str, first: bool, object: Arc<Object>) {
+    /// Takes in what the store made of an inode (`take`; true: there was no object before). The directory learns of it under the same lock, so
+    /// that no answer from before the commit can come in between and bring the old content back.
+    fn stored(
+        &self,
+        inode: &Arc<Inode<S>>,
+        path: &str,
+        object: &Arc<Object>,
+        take: impl FnOnce(&mut State<S>) -> bool,
+    ) {
         if let Ok(key) = self.keys.file(path) {
             self.heads.forget(&key);
         }
         let place = self.table.lock().place(inode.ino);
-        let Some((parent, name)) = place else { return };
-        let Ok(dir) = self.hold_dir(parent) else { return };
+        let dir = place.as_ref().and_then(|(parent, _)| self.hold_dir(*parent).ok());
+        let mut names = dir.as_ref().map(|dir| dir.dir.lock());
+        let first = take(&mut inode.state.lock());
+        let (Some(names), Some((parent, name))) = (&mut names, place) else { return };
         // Under the lock it is known whether the name still is this inode's.
-        let mut names = dir.dir.lock();
         if self.table.lock().place(inode.ino) == Some((parent, name.clone())) {
-            names.change(&name, Some(Item { name: name.clone(), dir: false, known: Some(object) }), true);
+            names.change(&name, Some(Item { name: name.clone(), dir: false, known: Some(object.clone()) }), true);
             if first {
                 self.absent.lock().pop(&(parent, name));
             }
         }
-        drop(names);
     }
 
     /// Makes the layer such that it can be sealed: complete, or a patch that is worth being one.
