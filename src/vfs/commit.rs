@@ -168,9 +168,16 @@ impl<S: Store> Vfs<S> {
         until: Instant,
     ) -> Result<()> {
         let key = self.keys.file(path)?;
-        self.prepare(inode, until).await?;
-        let (vfs, shared) = (self.clone(), inode.clone());
-        let Sealed { layer, content, changed, headers } = self.blocking(move || vfs.seal(&shared)).await?;
+        let Sealed { layer, content, changed, headers } = loop {
+            self.prepare(inode, until).await?;
+            let (vfs, shared) = (self.clone(), inode.clone());
+            match self.blocking(move || vfs.seal(&shared)).await? {
+                Sealing::Done(sealed) => break sealed,
+                Sealing::Again if Instant::now() < until => {}
+                Sealing::Again => return Err(Error::Busy),
+                Sealing::Nothing => return Ok(()),
+            }
+        };
         let stored = {
             let state = inode.state.lock();
             state.attr.to_headers(state.object.as_ref().map(|object| &object.headers))
@@ -198,8 +205,8 @@ impl<S: Store> Vfs<S> {
                 state.layer = None;
                 state.attr.size = object.token.size;
             }
-            if let (Some(above), Some(layer)) = (&mut state.layer, &layer) {
-                above.stored_below(layer, reader.clone());
+            if let Some(above) = &mut state.layer {
+                above.stored_below(&layer, reader.clone());
             }
             state.reader = Some(reader).filter(|_| state.handles > 0);
             state.object = Some(object.clone());
@@ -341,12 +348,16 @@ impl<S: Store> Vfs<S> {
     }
 
     /// From here on the bytes do not change.
-    fn seal(&self, inode: &Inode<S>) -> Result<Sealed<S>> {
+    fn seal(&self, inode: &Inode<S>) -> Result<Sealing<S>> {
         let _io = inode.io.lock();
         let mut state = inode.state.lock();
+        if !state.content.is_dirty() {
+            // A write that failed has been taken back.
+            return Ok(Sealing::Nothing);
+        }
         let (changed, headers) = (state.content.changed, state.headers.changed);
         let Some(layer) = &mut state.layer else {
-            return Ok(Sealed { layer: None, content: Content::Empty, changed, headers });
+            return Err(Error::Io("its changed content is not there any more".into()));
         };
         let size = layer.size();
         if layer.sealed.is_none() {
@@ -357,19 +368,26 @@ impl<S: Store> Vfs<S> {
                 staging.file().set_len(size).map_err(Error::disk)?;
             }
             if matches!(layer.base, Base::Sealed(_)) && !layer.missing().is_empty() {
-                // A new layer came between preparing and sealing: tried again by the next commit.
-                return Err(Error::Busy);
+                return Ok(Sealing::Again);
             }
         }
         let frozen = layer.seal();
         let content = frozen.content().ok_or(Error::Busy)?;
-        Ok(Sealed { layer: Some(frozen), content, changed, headers })
+        Ok(Sealing::Done(Sealed { layer: frozen, content, changed, headers }))
     }
+}
+
+enum Sealing<S: Store> {
+    Done(Sealed<S>),
+    /// A new layer came between preparing and sealing.
+    Again,
+    /// There is no change any more.
+    Nothing,
 }
 
 /// A layer that does not change any more, with the counts of the changes it holds.
 struct Sealed<S: Store> {
-    layer: Option<Arc<Frozen<S>>>,
+    layer: Arc<Frozen<S>>,
     content: Content<S>,
     changed: u64,
     headers: u64,

@@ -79,6 +79,7 @@ impl<S: Store> Vfs<S> {
         let keep_cache = {
             let mut state = held.state.lock();
             state.handles += 1;
+            state.writers += u32::from(write);
             std::mem::replace(&mut state.cache_ok, true)
         };
         let append = flags & libc::O_APPEND != 0;
@@ -176,30 +177,24 @@ impl<S: Store> Vfs<S> {
         let handle = self.handles.get(fh)?;
         let Purpose::File { write: true, append, .. } = handle.purpose else { return Err(Error::BadHandle) };
         let len = data.len() as u32;
-        let reader = self.reader_of(&handle.held)?;
         loop {
-            let (vfs, inode) = (self.clone(), handle.held.inode.clone());
-            let (data, reader) = (data.clone(), reader.clone());
-            match self.blocking(move || vfs.write_scratch(&inode, append, offset, &data, reader)).await {
+            self.reader_of(&handle.held)?;
+            let (vfs, inode, data) = (self.clone(), handle.held.inode.clone(), data.clone());
+            match self.blocking(move || vfs.write_scratch(&inode, append, offset, &data)).await {
+                Ok(Pinned::Yes) => break,
+                Ok(Pinned::NoMore) => {}
                 // What other writes occupy may be sent in a moment.
                 Err(Error::Store(store::Error::Full(_))) if self.store.room(ctx.until).await => {}
-                answer => break answer?,
+                Err(error) => return Err(error),
             }
         }
         self.mark_dirty(&handle.held);
         Ok(len)
     }
 
-    fn write_scratch(
-        &self,
-        inode: &Inode<S>,
-        append: bool,
-        offset: u64,
-        data: &[u8],
-        reader: Option<Arc<S::Reader>>,
-    ) -> Result<()> {
+    fn write_scratch(&self, inode: &Inode<S>, append: bool, offset: u64, data: &[u8]) -> Result<Pinned> {
         if data.is_empty() {
-            return Ok(());
+            return Ok(Pinned::Yes);
         }
         let _io = inode.io.lock();
         let (staging, range, added) = {
@@ -207,9 +202,34 @@ impl<S: Store> Vfs<S> {
             let offset = if append { state.size() } else { offset };
             let end =
                 offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_BYTES_MAX).ok_or(Error::TooBig)?;
-            let layer = open_layer(&mut state, reader);
-            (layer.staging.clone(), offset..end, layer.added_by(offset..end))
+            let Some(layer) = open_layer(&mut state) else { return Ok(Pinned::NoMore) };
+            let range = offset..end;
+            let found = (layer.staging.clone(), range.clone(), layer.added_by(range));
+            // Before the bytes are there: a commit that ends meanwhile must find the file changed, or it takes the layer away.
+            state.content.changed += 1;
+            found
         };
+        let wrote = self.write_layer(inode, staging, range.clone(), added, data);
+        let mut state = inode.state.lock();
+        if let Err(error) = wrote {
+            take_back(&mut state);
+            return Err(error);
+        }
+        if let Some(layer) = &mut state.layer {
+            layer.wrote(range);
+        }
+        state.touch(SystemTime::now());
+        Ok(Pinned::Yes)
+    }
+
+    fn write_layer(
+        &self,
+        inode: &Inode<S>,
+        staging: Option<Arc<S::Staging>>,
+        range: Range<u64>,
+        added: u64,
+        data: &[u8],
+    ) -> Result<()> {
         let staging = match staging {
             Some(staging) => staging,
             None => {
@@ -229,12 +249,6 @@ impl<S: Store> Vfs<S> {
             }
             return Err(Error::disk(error));
         }
-        let mut state = inode.state.lock();
-        if let Some(layer) = &mut state.layer {
-            layer.wrote(range);
-        }
-        state.content.changed += 1;
-        state.touch(SystemTime::now());
         Ok(())
     }
 
@@ -243,14 +257,18 @@ impl<S: Store> Vfs<S> {
         if size > FILE_BYTES_MAX {
             return Err(Error::TooBig);
         }
-        let reader = self.reader_of(inode)?;
-        let (vfs, shared) = (self.clone(), inode.clone());
-        self.blocking(move || vfs.truncate_scratch(&shared, size, reader)).await?;
+        loop {
+            self.reader_of(inode)?;
+            let (vfs, shared) = (self.clone(), inode.clone());
+            if let Pinned::Yes = self.blocking(move || vfs.truncate_scratch(&shared, size)).await? {
+                break;
+            }
+        }
         self.mark_dirty(inode);
         Ok(())
     }
 
-    fn truncate_scratch(&self, inode: &Inode<S>, size: u64, reader: Option<Arc<S::Reader>>) -> Result<()> {
+    fn truncate_scratch(&self, inode: &Inode<S>, size: u64) -> Result<Pinned> {
         let _io = inode.io.lock();
         let staging = {
             let mut state = inode.state.lock();
@@ -259,37 +277,47 @@ impl<S: Store> Vfs<S> {
                 state.layer = Some(Layer::empty());
                 state.content.changed += 1;
                 state.touch(now);
-                return Ok(());
+                return Ok(Pinned::Yes);
             }
             if size == state.size() {
                 // POSIX: the times change even if the length does not.
                 state.touch(now);
                 state.headers.changed += 1;
-                return Ok(());
+                return Ok(Pinned::Yes);
             }
-            open_layer(&mut state, reader).staging.clone()
+            let Some(layer) = open_layer(&mut state) else { return Ok(Pinned::NoMore) };
+            let staging = layer.staging.clone();
+            // As in `write_scratch`.
+            state.content.changed += 1;
+            staging
         };
-        if let Some(staging) = staging {
-            // What is cut off must read as zeros if the file grows again.
-            let len = staging.file().metadata().map_err(Error::disk)?.len();
-            staging.file().set_len(len.min(size)).map_err(Error::disk)?;
-        }
+        // What is cut off must read as zeros if the file grows again.
+        let cut = staging.map_or(Ok(()), |staging| {
+            let len = staging.file().metadata()?.len();
+            staging.file().set_len(len.min(size))
+        });
         let mut state = inode.state.lock();
+        if let Err(error) = cut {
+            take_back(&mut state);
+            return Err(Error::disk(error));
+        }
         if let Some(layer) = &mut state.layer {
             layer.truncate(size);
         }
-        state.content.changed += 1;
         state.touch(SystemTime::now());
-        Ok(())
+        Ok(Pinned::Yes)
     }
 
-    /// The last use of a handle. What a mapping wrote after the last flush is committed in the background.
+    /// The last use of a handle. What a mapping wrote after the last flush is committed in the background, if nobody is left who will close
+    /// the file after writing: it may be somebody's half-written content by now.
     pub fn release(self: &Arc<Self>, fh: u64) -> Result<()> {
         let handle = self.handles.remove(fh)?;
         let inode = handle.held.inode.clone();
+        let wrote = matches!(handle.purpose, Purpose::File { write: true, .. });
         let commit = {
             let mut state = inode.state.lock();
             state.handles -= 1;
+            state.writers -= u32::from(wrote);
             if state.handles == 0 {
                 // It may hold a file of the journal open, whose room is wanted back.
                 state.reader = None;
@@ -297,7 +325,7 @@ impl<S: Store> Vfs<S> {
                     state.layer = None;
                 }
             }
-            state.is_dirty() && matches!(handle.purpose, Purpose::File { write: true, .. })
+            state.is_dirty() && wrote && state.writers == 0
         };
         if commit {
             let vfs = self.clone();
@@ -314,19 +342,35 @@ impl<S: Store> Vfs<S> {
     }
 }
 
-/// The layer that may be written now.
-fn open_layer<S: Store>(state: &mut State<S>, reader: Option<Arc<S::Reader>>) -> &mut Layer<S> {
+/// Is the stored version, over which a first change has to go, at hand?
+enum Pinned {
+    Yes,
+    /// A commit or somebody else's write has put another one in its place since [`Vfs::reader_of`].
+    NoMore,
+}
+
+/// The layer that may be written now; `None`: the stored version under it is not pinned.
+fn open_layer<S: Store>(state: &mut State<S>) -> Option<&mut Layer<S>> {
     let next = match &state.layer {
         Some(layer) if layer.sealed.is_none() => None,
         Some(sealed) => Some(sealed.above()),
-        None => Some(match reader {
-            Some(reader) => Layer::over(Base::Object(reader), state.attr.size),
-            None => Layer::empty(),
+        None => Some(match (&state.reader, &state.object) {
+            (Some(reader), _) => Layer::over(Base::Object(reader.clone()), state.attr.size),
+            (None, None) => Layer::empty(),
+            (None, Some(_)) => return None,
         }),
     };
-    match (&mut state.layer, next) {
-        (slot, Some(next)) => slot.insert(next),
-        (slot, None) => slot.get_or_insert_with(Layer::empty),
+    if let Some(next) = next {
+        state.layer = Some(next);
+    }
+    state.layer.as_mut()
+}
+
+/// A change that was counted and could not be made. Under the inode's `io` lock, so that no commit has seen it.
+fn take_back<S: Store>(state: &mut State<S>) {
+    state.content.changed -= 1;
+    if !state.content.is_dirty() {
+        state.layer = None;
     }
 }
 

@@ -52,6 +52,8 @@ pub struct State<S: Store> {
     /// The inode holds a pin on itself while uncommitted.
     pub self_pinned: bool,
     pub handles: u32,
+    /// Those of them that may write.
+    pub writers: u32,
     pub target: Option<Arc<[u8]>>,
     /// When the last read ran out of time.
     pub read_gave_up: Option<Instant>,
@@ -113,6 +115,7 @@ impl<S: Store> Inode<S> {
                 synced: true,
                 self_pinned: false,
                 handles: 0,
+                writers: 0,
                 target: None,
                 read_gave_up: None,
                 cache_ok: true,

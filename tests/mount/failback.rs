@@ -154,9 +154,7 @@ fn back_to_a_while_the_newest_version_is_current() {
     goes_back_under_writing(json!({"current": "newest_version", "a_to_b": {"lag_ms": 400}, "b_to_a": {"lag_ms": 400}}));
 }
 
-/// Known to fail about every other time: a write is read back wrong, or a key stays in doubt (docs/failover.md, "Limits"). `--run-ignored all` runs it.
 #[test]
-#[ignore = "known defect where the last arrival is current, docs/failover.md"]
 fn back_to_a_while_the_last_arrival_is_current() {
     goes_back_under_writing(json!({"current": "last_arrival", "a_to_b": {"lag_ms": 400}, "b_to_a": {"lag_ms": 400}}));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,6 +22,9 @@ pub struct Fake {
     pub deletes: AtomicU64,
     /// Scratch files that exist now.
     pub scratch: Arc<AtomicU64>,
+    /// Writes stand still just before they get their scratch file, and how many do.
+    pub hold_staging: AtomicBool,
+    pub held: AtomicU64,
 }
 
 #[derive(Default)]
@@ -237,6 +240,11 @@ impl Store for Fake {
     }
 
     fn staging(&self) -> Result<Scratch> {
+        self.held.fetch_add(1, Ordering::SeqCst);
+        while self.hold_staging.load(Ordering::SeqCst) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        self.held.fetch_sub(1, Ordering::SeqCst);
         let file = tempfile::tempfile().map_err(|e| Error::Disk(e.to_string()))?;
         self.scratch.fetch_add(1, Ordering::SeqCst);
         Ok(Scratch { file, alive: self.scratch.clone() })

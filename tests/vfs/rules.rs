@@ -1,6 +1,7 @@
 //! What POSIX promises, one promise a test.
 
 use std::ffi::OsStr;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use cosfs_ha::vfs::{Error, Kind, ROOT, RenameMode, SetAttr, SetTime};
@@ -108,6 +109,96 @@ fn writes_during_a_commit_neither_wait_nor_get_lost() {
         assert_eq!(bench.store.data("f").expect("stored"), "first version");
         user.close(fh).await.expect("commits");
         assert_eq!(bench.store.data("f").expect("stored"), "other version");
+    });
+}
+
+#[test]
+fn a_commit_that_ends_under_a_write_does_not_take_it_away() {
+    let bench = Bench::new();
+    let user = User(bench.vfs.clone());
+    bench.run(async {
+        let fh = user.create("f", libc::O_RDWR).await.expect("creates").fh;
+        user.write(fh, 0, b"first version").await.expect("writes");
+        bench.store.set_delay(Duration::from_millis(100));
+        let commit = tokio::spawn({
+            let vfs = bench.vfs.clone();
+            async move { vfs.fsync(&ctx(), fh).await }
+        });
+        while bench.store.puts() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        bench.store.hold_staging.store(true, SeqCst);
+        let write = tokio::spawn({
+            let user = user.clone();
+            async move { user.write(fh, 0, b"other").await }
+        });
+        while bench.store.held.load(SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        commit.await.expect("no panic").expect("commits");
+        bench.store.hold_staging.store(false, SeqCst);
+        write.await.expect("no panic").expect("writes");
+        assert_eq!(user.read(fh, 0, 50).await.expect("reads"), b"other version");
+        user.close(fh).await.expect("commits");
+        assert_eq!(bench.store.data("f").expect("stored"), "other version");
+    });
+}
+
+#[test]
+fn nothing_is_lost_between_writes_and_commits_of_one_file() {
+    const BLOCK: usize = 16;
+    const BLOCKS: usize = 400;
+    let bench = Bench::new();
+    let user = User(bench.vfs.clone());
+    bench.run(async {
+        let fh = user.create("f", libc::O_RDWR).await.expect("creates").fh;
+        let other = user.open("f", libc::O_RDWR).await.expect("opens").fh;
+        let done = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+        let commits: Vec<_> = [fh, other]
+            .into_iter()
+            .map(|fh| {
+                let (vfs, done) = (bench.vfs.clone(), done.clone());
+                tokio::spawn(async move {
+                    while !done.load(SeqCst) {
+                        vfs.flush(&ctx(), fh).await.expect("commits");
+                    }
+                })
+            })
+            .collect();
+        for n in 0..BLOCKS {
+            let content = [n as u8; BLOCK];
+            user.write([fh, other][n % 2], (n * BLOCK) as u64, &content).await.expect("writes");
+            let seen = user.read(fh, (n * BLOCK) as u64, BLOCK as u32).await.expect("reads");
+            assert_eq!(seen, content, "block {n}");
+        }
+        done.store(true, SeqCst);
+        futures::future::try_join_all(commits).await.expect("no panic");
+        user.close(fh).await.expect("commits");
+        user.close(other).await.expect("commits");
+        let stored = bench.store.data("f").expect("stored");
+        let wrong = (0..BLOCKS).find(|n| stored[n * BLOCK..][..BLOCK] != [*n as u8; BLOCK]);
+        assert_eq!((stored.len(), wrong), (BLOCKS * BLOCK, None));
+    });
+}
+
+#[test]
+fn the_late_end_of_a_handle_does_not_store_what_another_is_writing() {
+    let bench = Bench::new();
+    let user = User(bench.vfs.clone());
+    bench.run(async {
+        user.save("f", b"old").await.expect("saves");
+        let first = user.open("f", libc::O_RDWR).await.expect("opens").fh;
+        user.write(first, 0, b"new").await.expect("writes");
+        bench.vfs.flush(&ctx(), first).await.expect("commits");
+        // The kernel tells the end of a handle some time after `close`; the next program may have the file open by then.
+        let second = user.open("f", libc::O_RDWR | libc::O_TRUNC).await.expect("opens").fh;
+        let puts = bench.store.puts();
+        bench.vfs.release(first).expect("ends");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert_eq!((bench.store.puts(), &bench.store.data("f").expect("stored")[..]), (puts, &b"new"[..]));
+        user.write(second, 0, b"newest").await.expect("writes");
+        user.close(second).await.expect("commits");
+        assert_eq!((bench.store.puts(), &bench.store.data("f").expect("stored")[..]), (puts + 1, &b"newest"[..]));
     });
 }
 
