@@ -299,19 +299,26 @@ impl Inner {
 
     /// The newest this mount knows of a key, from a pending write or else from what it saw last.
     pub(super) fn known(&self, key: &Key) -> Option<Known> {
-        let seen = if lacks(Mutant::HighWaterMark) { None } else { self.cache.attrs().get(key) };
-        let Some(record) = self.journal.latest(key) else { return seen };
-        // Somebody else may have written after a bucket took this one, and this mount may have shown that.
-        if let Some(Known::Present(object)) = &seen
-            && object.token.stamp.is_none_or(|stamp| stamp.mount != self.journal.mount_id())
-            && newer_than_acked(&object.token, &record)
-        {
-            return seen;
+        let Some(record) = self.journal.latest(key) else { return self.seen(key) };
+        if let Some(newer) = self.overwritten_by(&record) {
+            return Some(Known::Present(newer));
         }
         Some(match self.object_of(&record) {
             Some(object) => Known::Present(object),
             None => Known::Absent { marker: None, micros: micros_of(record.created), stamp: Some(self.stamp(&record)) },
         })
+    }
+
+    /// The newest this mount has shown of a key.
+    fn seen(&self, key: &Key) -> Option<Known> {
+        if lacks(Mutant::HighWaterMark) { None } else { self.cache.attrs().get(key) }
+    }
+
+    /// What somebody else wrote after a bucket had taken this record, if this mount has shown it.
+    pub(super) fn overwritten_by(&self, record: &Record) -> Option<Object> {
+        let Some(Known::Present(object)) = self.seen(&record.key) else { return None };
+        let foreign = object.token.stamp.is_none_or(|stamp| stamp.mount != self.journal.mount_id());
+        (foreign && newer_than_acked(&object.token, record)).then_some(object)
     }
 
     /// Swaps a token from before its upload for the one the bucket gave, once that is known.

@@ -249,6 +249,9 @@ impl Inner {
         if seen_elsewhere && self.already_there(site, record).await? {
             return Ok(());
         }
+        if self.overwritten_by(record).is_some() {
+            return Err(Refused::Overwritten);
+        }
         self.mark(record.seq, Change::Sent { site }).await;
         match self.deliver(site, record).await {
             Ok(delivered) => {
@@ -288,12 +291,15 @@ impl Inner {
         let object = match found {
             Ok(object) => object,
             Err(AttemptError::Cos(e)) if e.kind == Kind::NoSuchKey => {
-                // Nothing there: right for a delete whose marker arrived; a write has to be sent.
-                let gone = matches!(record.op, Op::Delete { .. }) && record.acked.iter().any(Option::is_some);
-                if gone {
+                // Right for a delete, but it may be an older absence: while the marker is still on its way, it can arrive after the next write.
+                let mut marker = record.acked.iter().flatten().filter_map(|ack| ack.marker.as_ref());
+                let Some(marker) = marker.next() else { return Ok(false) };
+                let entries = self.versions_at(site, key).await.unwrap_or_default();
+                let arrived = entries.iter().any(|entry| entry.version == *marker);
+                if arrived {
                     self.mark(record.seq, Change::Verified { site }).await;
                 }
-                return Ok(gone);
+                return Ok(arrived);
             }
             Err(error) => return Err(error.into()),
         };
@@ -344,6 +350,9 @@ impl Inner {
         let health = view.linkages[site.index()][Class::Write.index()].health;
         if !super::ask::usable(health) {
             log::warn!("{}: acknowledged by one region only, bucket {site} is {health}", record.key);
+            return;
+        }
+        if self.overwritten_by(record).is_some() {
             return;
         }
         self.mark(record.seq, Change::Sent { site }).await;
@@ -408,6 +417,10 @@ impl Inner {
                 Duration::from_secs(1)
             }
             Refused::Damaged(_) => jittered(TROUBLE_PAUSE),
+            Refused::Overwritten => {
+                log::debug!("{}: waits until the newer write of somebody else is in bucket {site}", record.key);
+                REFUSED_PAUSE
+            }
             Refused::Local(why) => {
                 log::error!("{}: the journal's data cannot be read: {why}", record.key);
                 self.settle.tell(record.seq, Fate::Refused(Error::Disk(why)));
@@ -501,7 +514,7 @@ fn jittered(pause: Duration) -> Duration {
 fn maybe_committed(refused: &Refused) -> bool {
     match refused {
         Refused::Attempt(error) => error.lost_its_answer(),
-        Refused::SourceMissing(_) | Refused::Local(_) | Refused::Damaged(_) => false,
+        Refused::SourceMissing(_) | Refused::Local(_) | Refused::Damaged(_) | Refused::Overwritten => false,
     }
 }
 
@@ -524,5 +537,6 @@ pub(super) fn describe(refused: &Refused) -> String {
         Refused::Attempt(AttemptError::Dead { site, .. }) => format!("bucket {site} is down"),
         Refused::Attempt(AttemptError::Deadline { .. }) => "no answer in time".into(),
         Refused::SourceMissing(why) | Refused::Local(why) | Refused::Damaged(why) => why.clone(),
+        Refused::Overwritten => "somebody else has written it since".into(),
     }
 }

@@ -63,6 +63,8 @@ pub(super) enum Refused {
     Local(String),
     /// The bucket has it, with other content than was sent.
     Damaged(String),
+    /// This mount has shown a later write of somebody else, which is not in this bucket yet. Sent now, ours would come out on top of it.
+    Overwritten,
 }
 
 impl From<AttemptError> for Refused {

@@ -456,11 +456,25 @@ impl Inner {
         found
     }
 
+    /// Does the bucket that took this write hold a later one of somebody else? Not known: assumed, because sending ours once more would put it on top.
+    async fn is_overwritten(&self, site: Site, record: &Record) -> bool {
+        if self.overwritten_by(record).is_some() {
+            return true;
+        }
+        match self.versions_at(site, &record.key).await {
+            Some(entries) => match entries.iter().find(|entry| entry.latest).or(entries.first()) {
+                Some(current) => !overtaken::versions(record).any(|version| *version == current.version),
+                None => false,
+            },
+            None => true,
+        }
+    }
+
     /// What the cloud has not replicated in time is uploaded by us.
     async fn push_late(&self, site: Site, record: &Arc<Record>) {
         let age = crate::clock::age(record.created);
         let health = self.links.view().linkages[site.index()][Class::Write.index()].health;
-        if age < self.options.lag_max || health != Health::Up {
+        if age < self.options.lag_max || health != Health::Up || self.is_overwritten(site.other(), record).await {
             return;
         }
         log::warn!("{}: not replicated to bucket {site} after {} s, uploading it there", record.key, age.as_secs());

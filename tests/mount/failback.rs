@@ -18,8 +18,9 @@ use crate::common::{Bench, Setup, bytes, wait_until};
 
 /// Of a write while the master moves back, by `hold_max`.
 const HOLD_MAX: Duration = Duration::from_secs(2);
-/// Scheduling on a busy machine and the write itself.
-const SLACK: Duration = Duration::from_secs(1);
+/// The write itself, and the disk's sync of the new epoch, on a machine that has other things to do. Together with [`HOLD_MAX`] the bound of a stall
+/// in an outage; what the move usually costs is in docs/failover.md.
+const SLACK: Duration = Duration::from_secs(3);
 const WRITERS: u64 = 4;
 /// Names that one writer uses in turn. One of them is written every time.
 const NAMES: u64 = 30;
