@@ -271,12 +271,24 @@ impl Core {
         let fresh = (flight.connection != POOLED).then_some(flight.connection);
         let detector = &mut self.detectors[flight.site.index()][flight.class.index()];
         let mut notes = Notes { now: self.now, out };
+        let suspect = detector.is_suspect();
         detector.handle_success(&mut notes, outcome, fresh, first_byte, count, &self.tuning);
+        self.tell_sibling(flight, suspect);
     }
 
     fn other(&mut self, out: &mut Vec<Action>, flight: &Flight, outcome: Outcome) {
         let detector = &mut self.detectors[flight.site.index()][flight.class.index()];
+        let suspect = detector.is_suspect();
         detector.handle_other(&mut Notes { now: self.now, out }, outcome, &self.tuning);
+        self.tell_sibling(flight, suspect);
+    }
+
+    /// A linkage was suspect until this answer came: its sibling may be silent for the same reason, which is over.
+    fn tell_sibling(&mut self, flight: &Flight, was_suspect: bool) {
+        let [site, class] = [flight.site.index(), flight.class.index()];
+        if was_suspect && !self.detectors[site][class].is_suspect() && self.tuning.defences.common_mode {
+            self.detectors[site][1 - class].handle_sibling_back(self.now);
+        }
     }
 
     /// A site answers. If it had been silent for long, nobody knows whether the way out of this host worked meanwhile, so what

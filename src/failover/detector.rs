@@ -53,6 +53,15 @@ pub(super) struct Suspicion {
     overdue: u32,
     failed: u32,
     connections: BTreeSet<u64>,
+    /// Begun again because the sibling class came back. Once: a sibling that is half broken must not put the conclusion off for ever.
+    renewed: bool,
+}
+
+impl Suspicion {
+    /// With nothing gathered yet.
+    fn begun(now: Time, since: Time) -> Suspicion {
+        Suspicion { raised: now, since, overdue: 0, failed: 0, connections: BTreeSet::new(), renewed: false }
+    }
 }
 
 /// Good and bad attempts of the last 20 s, in buckets of a second, with their sums: each event asks for them several times.
@@ -376,7 +385,7 @@ impl Detector {
                 if let Some(success) = last_success {
                     since = since.max(success);
                 }
-                let suspicion = Suspicion { raised: now, since, overdue: 0, failed: 0, connections: BTreeSet::new() };
+                let suspicion = Suspicion::begun(now, since);
                 let evidence = Evidence::FirstBad { outcome, overdue_after };
                 self.moved(notes, evidence, |d| d.phase = Phase::Suspect(suspicion));
             }
@@ -508,11 +517,21 @@ impl Detector {
     /// Evidence gathered so far is void: this host was stopped, or everything was silent.
     pub fn restart_suspicion(&mut self, now: Time) {
         if let Phase::Suspect(s) = &mut self.phase {
-            *s = Suspicion { raised: now, since: now, overdue: 0, failed: 0, connections: BTreeSet::new() };
+            *s = Suspicion::begun(now, now);
         }
         self.window = Window::default();
         self.ratio_since = None;
         self.recent_since = None;
+    }
+
+    /// The other class of this site was silent as well and is answered again: what was silent because of both may be over here, too, and only
+    /// what is asked from now on can tell. After a blackout the first answers of the two classes come a moment apart.
+    pub fn handle_sibling_back(&mut self, now: Time) {
+        if let Phase::Suspect(s) = &mut self.phase
+            && !s.renewed
+        {
+            *s = Suspicion { renewed: true, ..Suspicion::begun(now, now) };
+        }
     }
 
     pub fn handle_jump(&mut self, now: Time) {

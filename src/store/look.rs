@@ -48,7 +48,7 @@ impl Inner {
             let (site, found) = match self.head_once(key, known.as_ref(), until).await? {
                 Some(answer) => answer,
                 // Read again: a write may have finished while nobody answered.
-                None => return Ok(present(self.known(key))),
+                None => return Ok(present(self.known(key).or(known))),
             };
             if let Some(shown) = self.weigh(key, site, found, until).await? {
                 return Ok(shown);

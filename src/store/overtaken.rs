@@ -120,14 +120,19 @@ impl Inner {
             self.versions_since(Site::B, &record.key, since)
         );
         let (Some(a), Some(b)) = (a, b) else { return false };
-        let newest = commits(record).max().unwrap_or(0);
         for (site, entries) in [(Site::A, &a), (Site::B, &b)] {
             let Some(current) = entries.iter().find(|entry| entry.latest).or(entries.first()) else { continue };
-            let right = versions(record).any(|version| *version == current.version)
-                || current.version.commit_micros().is_none_or(|seen| seen > newest);
-            if !right && self.is_overtaken(site, record, current).await != Some(false) {
-                self.remove_overtaken(site, &record.key, &current.version).await;
-                return false;
+            // A write of ours that was committed late has the newer id, so only its stamp tells.
+            if versions(record).any(|version| *version == current.version) {
+                continue;
+            }
+            match self.is_overtaken(site, record, current).await {
+                Some(false) => {}
+                Some(true) => {
+                    self.remove_overtaken(site, &record.key, &current.version).await;
+                    return false;
+                }
+                None => return false,
             }
         }
         let lacks = |has: &[VersionEntry], other: &[VersionEntry]| {
@@ -142,7 +147,9 @@ impl Inner {
     async fn is_overtaken(&self, site: Site, record: &Record, current: &VersionEntry) -> Option<bool> {
         if current.marker {
             // An older removal holds nothing that could be lost, whoever made it.
-            return Some(matches!(record.op, Op::Put { .. }));
+            let newest = commits(record).max().unwrap_or(0);
+            let older = current.version.commit_micros().is_some_and(|removed| removed < newest);
+            return Some(older && matches!(record.op, Op::Put { .. }));
         }
         let (key, version, until) = (&record.key, &current.version, Instant::now() + LOOK_TIME);
         let found = self

@@ -243,6 +243,12 @@ impl Inner {
     }
 
     async fn forget(&self, record: &Arc<Record>) {
+        // Where the cache was lost, the journal is the only memory of what was written.
+        if self.cache.attrs().get(&record.key).is_none()
+            && let Some(known) = self.known(&record.key)
+        {
+            self.cache.attrs().see(&record.key, known);
+        }
         // The journal may not forget what the index would not remember after a kill: with the bucket of this write away, an older state would
         // show again, a deleted file among them. One flush serves all writes before it.
         if !self.cache.attrs().is_flushed(&record.key) {

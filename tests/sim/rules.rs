@@ -67,9 +67,13 @@ impl Desk {
     }
 
     fn attempt(&mut self, outcome: Outcome) {
+        self.attempt_of(Class::Read, outcome);
+    }
+
+    fn attempt_of(&mut self, class: Class, outcome: Outcome) {
         self.ids += 1;
         let id = self.ids;
-        self.step(Event::AttemptStarted { id, site: Site::A, class: Class::Read, connection: id % 2, probe: false });
+        self.step(Event::AttemptStarted { id, site: Site::A, class, connection: id % 2, probe: false });
         self.step(Event::AttemptEnded { id, outcome, first_byte: None });
     }
 
@@ -79,6 +83,38 @@ impl Desk {
 
     fn health(&self) -> Health {
         self.view().linkage(Site::A, Class::Read).health
+    }
+}
+
+#[test]
+fn after_a_blackout_the_first_answer_of_one_class_gives_the_other_time_for_its_own() {
+    // When the writes of A are answered again, ms after the silence began; how often they fall silent once more; is the master moved?
+    let rows = [(None, 0, true), (Some(2400), 0, false), (Some(2400), 1, true)];
+    for (back, relapses, moves) in rows {
+        let mut desk = Desk::new(Site::A, GOOD);
+        desk.pass(3000);
+        desk.manners[0] = [None; 2];
+        Class::ALL.into_iter().for_each(|class| desk.attempt_of(class, Outcome::Hard));
+        desk.pass(back.unwrap_or(2400));
+        if back.is_some() {
+            desk.manners[0][Class::Write.index()] = Some(Outcome::Good);
+            desk.attempt_of(Class::Write, Outcome::Good);
+        }
+        desk.pass(300);
+        match relapses {
+            // Reads follow half a second after the writes.
+            0 => desk.manners[0] = GOOD[0],
+            _ => {
+                desk.pass(2000);
+                for _ in 0..relapses {
+                    desk.attempt_of(Class::Write, Outcome::Hard);
+                    desk.attempt_of(Class::Write, Outcome::Good);
+                }
+                desk.pass(600);
+            }
+        }
+        desk.pass(1000);
+        assert_eq!(desk.switches > 0, moves, "writes back after {back:?} ms, {relapses} relapses");
     }
 }
 
