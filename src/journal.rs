@@ -218,6 +218,26 @@ impl Journal {
         self.shared.index.lock().get(seq)
     }
 
+    /// Is the append of this record answered? Until then it may still be taken back, and nothing may be given up for it.
+    pub fn is_recorded(&self, seq: u64) -> bool {
+        self.shared.index.lock().is_answered(seq)
+    }
+
+    /// A process that ended took the answers with it: whatever was sent and has no acknowledgement may have been carried out, or may yet be.
+    /// In memory, because the next start finds the same.
+    pub fn doubt_unanswered(&self) {
+        let mut index = self.shared.index.lock();
+        for record in index.all() {
+            for site in Site::ALL.into_iter().filter(|site| record.sent[site.index()]) {
+                let open = record.acked[site.index()].is_none() && !record.verified[site.index()];
+                let current = index.get(record.seq).filter(|_| open);
+                if let Some(doubted) = current.and_then(|record| record.with(&Change::Ambiguous { site })) {
+                    index.put(Arc::new(doubted));
+                }
+            }
+        }
+    }
+
     /// The newest record of a key.
     pub fn latest(&self, key: &Key) -> Option<Arc<Record>> {
         self.shared.index.lock().latest(key)

@@ -4,7 +4,7 @@
 //! `Arc` keeps looking at the moment it was taken. Plain data without a lock of its own; the counts are kept while records
 //! come and go, because they are asked for every second and there may be a hundred thousand records.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -48,6 +48,8 @@ pub struct Index {
     by_key: BTreeMap<Key, Vec<u64>>,
     /// How many records name a spool file.
     users: HashMap<SpoolId, u32>,
+    /// Shown already, and perhaps not to be kept: the disk has not answered yet.
+    unanswered: HashSet<u64>,
     counts: Counts,
 }
 
@@ -67,9 +69,25 @@ impl Index {
         seqs.insert(place, record.seq);
     }
 
+    /// Adds a record that the disk has not got yet.
+    pub fn announce(&mut self, record: Arc<Record>) {
+        self.unanswered.insert(record.seq);
+        self.put(record);
+    }
+
+    /// The disk has it.
+    pub fn answered(&mut self, seq: u64) {
+        self.unanswered.remove(&seq);
+    }
+
+    pub fn is_answered(&self, seq: u64) -> bool {
+        !self.unanswered.contains(&seq)
+    }
+
     /// Forgets a record; also tells the spool files that nobody needs any more.
     pub fn remove(&mut self, seq: u64) -> Option<(Arc<Record>, Vec<SpoolId>)> {
         let record = self.by_seq.remove(&seq)?;
+        self.unanswered.remove(&seq);
         self.counts.change(&record, |n| *n -= 1);
         if let Some(seqs) = self.by_key.get_mut(&record.key) {
             seqs.retain(|other| *other != seq);

@@ -267,7 +267,8 @@ impl Spool {
 
     /// The same for every file that was sealed without. One that fails is tried again by the next call.
     pub fn sync_all(&self) -> Result<()> {
-        let due = std::mem::take(&mut *self.unsynced.lock());
+        // They count as unsynced until they are synced: what they replace is kept that long.
+        let due = self.unsynced.lock().clone();
         if due.is_empty() {
             return Ok(());
         }
@@ -284,10 +285,9 @@ impl Spool {
             }
             self.disk.sync_dir(&self.sealed)
         };
-        synced().map_err(|e| {
-            self.unsynced.lock().extend(&due);
-            Error::io("sync spool files", &e)
-        })
+        synced().map_err(|e| Error::io("sync spool files", &e))?;
+        self.unsynced.lock().retain(|id| !due.contains(id));
+        Ok(())
     }
 
     /// The same content under a second id, for a second record.

@@ -117,7 +117,7 @@ impl Shared {
         }
         let record = Arc::new(make(queue.next_seq));
         queue.next_seq += 1;
-        self.index.lock().put(Arc::clone(&record));
+        self.index.lock().announce(Arc::clone(&record));
         let job = Job::Entry { entry: Entry::Is(Arc::clone(&record)), persist, fresh: true };
         Ok((record, self.push(queue, job)))
     }
@@ -244,6 +244,7 @@ impl Writer {
                 Job::Flush => waiting.push(done),
                 Job::Entry { entry, persist, fresh: is_fresh } => {
                     if lacks(Mutant::Journal) {
+                        self.keep([entry.seq()]);
                         answer_all([done], &Ok(()));
                         continue;
                     }
@@ -264,6 +265,7 @@ impl Writer {
             match self.tail.write_at(self.tail_len, &frames) {
                 Ok(()) => {
                     self.tail_len += frames.len() as u64;
+                    self.keep(buffered.iter().filter_map(|(_, new)| *new));
                     answer_all(buffered.into_iter().map(|(done, _)| done), &Ok(()));
                 }
                 Err(e) if is_full(&e) => {
@@ -291,8 +293,9 @@ impl Writer {
             return;
         }
         let result = self.commit(true);
-        if result.is_err() {
-            self.take_back(&fresh, &result);
+        match result {
+            Ok(()) => self.keep(fresh),
+            Err(_) => self.take_back(&fresh, &result),
         }
         answer_all(waiting, &result);
     }
@@ -349,6 +352,12 @@ impl Writer {
         tables.commit(Commit { meta: self.meta, entries: &mut self.dirty.values(), executed: &self.executed })?;
         self.tables = Some(tables);
         Ok(())
+    }
+
+    /// Appends that are as durable as was asked.
+    fn keep(&self, fresh: impl IntoIterator<Item = u64>) {
+        let mut index = self.shared.index.lock();
+        fresh.into_iter().for_each(|seq| index.answered(seq));
     }
 
     /// Forgets appends that could not be kept, and fails what was queued about them meanwhile.

@@ -158,7 +158,7 @@ impl Inner {
                     if Instant::now() + rest >= until {
                         return Err(Failure::TimedOut(obstacle));
                     }
-                    tokio::time::sleep(rest).await;
+                    self.rest(rest, class, self.site_for(class, &view), until).await;
                 }
                 Err(AttemptError::Dead { .. }) => {
                     obstacle = format!("the {class} linkage to bucket {site} is dead");
@@ -172,6 +172,15 @@ impl Inner {
             if Instant::now() >= until {
                 return Err(Failure::TimedOut(obstacle));
             }
+        }
+    }
+
+    /// A pause before a repetition; it ends when requests of this class go elsewhere than before.
+    async fn rest(&self, pause: Duration, class: Class, went: Option<Site>, until: Instant) {
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep(pause) => {}
+            () = self.view_where(until, |view| self.site_for(class, view) != went) => {}
         }
     }
 

@@ -303,9 +303,18 @@ impl Inner {
         if let Some(newer) = self.overwritten_by(&record) {
             return Some(Known::Present(newer));
         }
+        if self.is_outlived(&record) {
+            return self.seen(key);
+        }
         Some(match self.object_of(&record) {
             Some(object) => Known::Present(object),
-            None => Known::Absent { marker: None, micros: micros_of(record.created), stamp: Some(self.stamp(&record)) },
+            None => {
+                // The bucket's clock, where it has told.
+                let marker = record.acked.iter().flatten().find_map(|ack| ack.marker.clone());
+                let deleted = marker.as_ref().and_then(|marker| marker.commit_micros());
+                let micros = deleted.unwrap_or_else(|| micros_of(record.created));
+                Known::Absent { marker, micros, stamp: Some(self.stamp(&record)) }
+            }
         })
     }
 
@@ -319,6 +328,21 @@ impl Inner {
         let Some(Known::Present(object)) = self.seen(&record.key) else { return None };
         let foreign = object.token.stamp.is_none_or(|stamp| stamp.mount != self.journal.mount_id());
         (foreign && newer_than_acked(&object.token, record)).then_some(object)
+    }
+
+    /// Did a power cut take a later write of this mount out of the journal, which a bucket had acknowledged?
+    pub(super) fn is_outlived(&self, record: &Record) -> bool {
+        self.own_seq_seen(&record.key) > record.seq
+    }
+
+    /// Sequence number of the newest write of this mount that was seen in a bucket.
+    pub(super) fn own_seq_seen(&self, key: &Key) -> u64 {
+        let stamp = match self.seen(key) {
+            Some(Known::Present(object)) => object.token.stamp,
+            Some(Known::Absent { stamp, .. }) => stamp,
+            None => None,
+        };
+        stamp.filter(|stamp| stamp.mount == self.journal.mount_id()).map_or(0, |stamp| stamp.seq)
     }
 
     /// Swaps a token from before its upload for the one the bucket gave, once that is known.

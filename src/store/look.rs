@@ -113,7 +113,7 @@ impl Inner {
     }
 
     /// Resolves when a view is as wanted, and never after the deadline: it must not win against the request's own.
-    async fn view_where(&self, until: Instant, wanted: impl Fn(&View) -> bool) {
+    pub(super) async fn view_where(&self, until: Instant, wanted: impl Fn(&View) -> bool) {
         let mut views = self.links.watch();
         while !wanted(&views.borrow_and_update()) {
             if !wait_change(&mut views, until).await {

@@ -30,6 +30,9 @@ use crate::object::{Class, Key, Site, VersionId};
 const PAGE: u32 = 1000;
 const PAGES_MAX: usize = 50;
 
+/// How far this host's clock may be from the buckets'. COS refuses requests that are further off ("Request Signature").
+const HOST_CLOCK_MICROS: u64 = 900_000_000;
+
 /// Keys in doubt, and since when, in microseconds of the buckets' clocks.
 #[derive(Default)]
 pub(super) struct Doubts {
@@ -39,7 +42,10 @@ pub(super) struct Doubts {
 impl Doubts {
     /// A newer write takes the place of this one, or this one was under way when the last run of the mount ended.
     pub(super) fn raise(&self, record: &Record, margin_micros: u64) {
-        let first = commits(record).min();
+        // A write without an answer has a version that nobody was told of.
+        let lost = record.ambiguous.iter().any(|lost| *lost);
+        let began = super::ha::micros_of(record.created).saturating_sub(HOST_CLOCK_MICROS);
+        let first = commits(record).chain(lost.then_some(began)).min();
         let (Some(first), false) = (first, lacks(Mutant::Overtaken)) else { return };
         let first = first.saturating_sub(margin_micros);
         let mut since = self.since.lock();
@@ -161,13 +167,14 @@ impl Inner {
         Some(stamp.is_some_and(|stamp| stamp.mount == self.journal.mount_id() && stamp.seq < record.seq))
     }
 
-    /// Removes a version by its id in both buckets: exact, repeatable, and not replicated. False if that did not succeed.
+    /// Removes a version by its id in both buckets: exact, repeatable, and not replicated. False if that did not succeed. Last in the bucket that
+    /// showed it: as long as it does, it will be looked at again.
     pub(super) async fn remove_overtaken(&self, site: Site, key: &Key, version: &VersionId) -> bool {
         log::warn!(
             "{key}: bucket {site} shows an older write that came late (version {version}); removing that version"
         );
         let until = Instant::now() + LOOK_TIME;
-        for place in Site::ALL {
+        for place in [site.other(), site] {
             let removed = self
                 .ask_site(place, Class::Write, until, |client, progress| async move {
                     client.delete(key, Some(version), &Attempt::new(&progress)).await

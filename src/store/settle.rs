@@ -11,9 +11,11 @@
 //! Promise: a record leaves the journal only when both buckets hold it or something newer.
 
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures::FutureExt;
@@ -61,6 +63,10 @@ pub(super) enum Fate {
 pub(super) struct Settle {
     queue: Queue,
     waiting: Mutex<HashMap<u64, watch::Sender<Fate>>>,
+    /// Records that the cloud does not bring to the other bucket: the worker does.
+    pub(super) late: Mutex<HashSet<u64>>,
+    /// The newest record that was there at the start.
+    taken_up: AtomicU64,
     /// When records lost an answer for the last time.
     lost: Mutex<HashMap<u64, Instant>>,
     /// Something is ready for verification.
@@ -69,7 +75,14 @@ pub(super) struct Settle {
 
 impl Settle {
     pub(super) fn new() -> Settle {
-        Settle { queue: Queue::default(), waiting: Mutex::default(), lost: Mutex::default(), ready: Notify::new() }
+        Settle {
+            queue: Queue::default(),
+            waiting: Mutex::default(),
+            late: Mutex::default(),
+            taken_up: AtomicU64::new(0),
+            lost: Mutex::default(),
+            ready: Notify::new(),
+        }
     }
 
     /// Registers interest in a record. Call before [`Inner::carry`].
@@ -117,7 +130,11 @@ impl Inner {
     pub(super) fn start_settling(this: &Arc<Inner>) {
         // Of what was overtaken in an earlier run nothing is known any more.
         let before = u64::try_from(this.options.lag_max.as_micros()).unwrap_or(u64::MAX);
+        if !lacks(Mutant::ZombieWatch) {
+            this.journal.doubt_unanswered();
+        }
         for record in this.journal.all() {
+            this.settle.taken_up.fetch_max(record.seq, Relaxed);
             this.doubts.raise(&record, before);
             this.settle.queue.add(&record.key);
         }
@@ -208,6 +225,10 @@ impl Inner {
         let records = self.journal.of(key);
         let Some((newest, older)) = records.split_last() else { return Step::Rest };
         if !holds(newest, master) {
+            if !self.journal.is_recorded(newest.seq) {
+                // Whoever writes it comes again when it is.
+                return Step::Rest;
+            }
             // As long as a power cut can cost the newest content, an older one may be the last that was synced.
             let spool = self.journal.spool();
             let safe = newest.op.files().iter().all(|(id, _)| !spool.is_unsynced(*id));
@@ -236,7 +257,8 @@ impl Inner {
             }
         }
         let blocks = self.options.commit == Commit::TwoRegions && self.options.second_region == SecondRegion::Block;
-        if blocks && self.settle.is_awaited(newest.seq) && !holds(newest, master.other()) {
+        let late = self.settle.late.lock().remove(&newest.seq);
+        if (late || blocks && self.settle.is_awaited(newest.seq)) && !holds(newest, master.other()) {
             return Step::Second(newest.clone());
         }
         self.settle.tell(newest.seq, Fate::Done(self.object_of(newest)));
@@ -245,8 +267,9 @@ impl Inner {
     }
 
     async fn carry_record(&self, site: Site, record: &Arc<Record>) -> std::result::Result<(), Refused> {
-        let seen_elsewhere = record.sent.iter().any(|s| *s);
-        if seen_elsewhere && self.already_there(site, record).await? {
+        // Of what was there at the start nobody knows for sure what became of it, least of all after a power cut.
+        let taken_up = record.seq <= self.settle.taken_up.load(Relaxed);
+        if (taken_up || record.sent.iter().any(|s| *s)) && self.already_there(site, record).await? {
             return Ok(());
         }
         if self.overwritten_by(record).is_some() {
@@ -282,6 +305,10 @@ impl Inner {
             return Ok(false);
         }
         let key = &record.key;
+        if self.is_outlived(record) {
+            self.mark(record.seq, Change::Verified { site }).await;
+            return Ok(true);
+        }
         let until = Instant::now() + Duration::from_secs(30);
         let found = self
             .ask_site(site, Class::Read, until, |client, progress| async move {
@@ -317,7 +344,8 @@ impl Inner {
             .await;
             return Ok(true);
         }
-        if newer_than_acked(&object.token, record) {
+        let later = object.token.stamp.is_some_and(|s| s.mount == self.journal.mount_id() && s.seq > record.seq);
+        if later || newer_than_acked(&object.token, record) {
             self.note_foreign(site, key, &object.token);
             self.mark(record.seq, Change::Verified { site }).await;
             return Ok(true);
@@ -352,7 +380,7 @@ impl Inner {
             log::warn!("{}: acknowledged by one region only, bucket {site} is {health}", record.key);
             return;
         }
-        if self.overwritten_by(record).is_some() {
+        if self.overwritten_by(record).is_some() || self.journal.get(record.seq).is_none_or(|last| holds(&last, site)) {
             return;
         }
         self.mark(record.seq, Change::Sent { site }).await;
@@ -440,6 +468,7 @@ impl Inner {
             }
         }
         self.settle.lost.lock().remove(&record.seq);
+        self.settle.late.lock().remove(&record.seq);
         match self.journal.retire(record.seq).await {
             Ok(()) | Err(crate::journal::Error::NoRecord(_)) => {}
             Err(error) => log::error!("{}: journal record {} could not be retired: {error}", record.key, record.seq),
@@ -531,7 +560,7 @@ pub(super) fn newer_than_acked(found: &Token, record: &Record) -> bool {
     })
 }
 
-pub(super) fn describe(refused: &Refused) -> String {
+fn describe(refused: &Refused) -> String {
     match refused {
         Refused::Attempt(AttemptError::Cos(error)) => error.to_string(),
         Refused::Attempt(AttemptError::Dead { site, .. }) => format!("bucket {site} is down"),

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use super::ask::{on_disk, usable};
 use super::ha::{Inner, holds};
 use super::overtaken;
-use super::settle::{Fate, describe, newer_than_acked};
+use super::settle::{Fate, newer_than_acked};
 use crate::cache::Known;
 use crate::cos::{Attempt, Kind, ListVersions, VersionEntry};
 use crate::failover::{Health, JournalView, State};
@@ -280,7 +280,7 @@ impl Inner {
                 }
                 Err(_) => return false,
             };
-            let expected = self.known_seq(key);
+            let expected = self.own_seq_seen(key);
             let late = token.stamp.is_some_and(|s| s.mount == self.journal.mount_id() && s.seq < newest.max(expected));
             let (true, Some(version)) = (late, &token.version) else { return true };
             match self.is_overtaken_here(site, key, &token).await {
@@ -339,16 +339,6 @@ impl Inner {
         }
     }
 
-    /// Sequence number of the newest write of ours that this mount knows of a key.
-    fn known_seq(&self, key: &Key) -> u64 {
-        let stamp = match self.cache.attrs().get(key) {
-            Some(Known::Present(object)) => object.token.stamp,
-            Some(Known::Absent { stamp, .. }) => stamp,
-            None => None,
-        };
-        stamp.filter(|s| s.mount == self.journal.mount_id()).map_or(0, |s| s.seq)
-    }
-
     /// Marks each as soon as it is seen, because somebody may wait for it; one after the other, so that a history can be repeated.
     async fn look_one_by_one(&self, site: Site, due: &[Arc<Record>]) -> HashMap<u64, Found> {
         let looks = due.iter().cloned().map(|record| async move { (record.seq, self.look(site, &record).await) });
@@ -366,6 +356,9 @@ impl Inner {
     async fn look(&self, site: Site, record: &Record) -> Found {
         let key = &record.key;
         let until = Instant::now() + LOOK_TIME;
+        if self.is_outlived(record) {
+            return Found::Arrived;
+        }
         if self.in_doubt(record).is_some() {
             // What the bucket shows can be an older write that came in later.
             let Some(entries) = self.versions_at(site, key).await else { return Found::NotYet };
@@ -417,7 +410,7 @@ impl Inner {
         let mut found = HashMap::new();
         for (dir, mut records) in by_dir {
             let few = records.len() < LOOKS_AT_ONCE;
-            let alone: Vec<_> = records.extract_if(.., |r| few || self.in_doubt(r).is_some()).cloned().collect();
+            let alone: Vec<_> = records.extract_if(.., |r| few || self.wants_own_look(r)).cloned().collect();
             found.extend(self.look_one_by_one(site, &alone).await);
             if records.is_empty() {
                 continue;
@@ -426,6 +419,10 @@ impl Inner {
             found.extend(self.look_in_dir(site, dir, &records).await);
         }
         found
+    }
+
+    fn wants_own_look(&self, record: &Record) -> bool {
+        self.in_doubt(record).is_some() || self.is_outlived(record)
     }
 
     async fn look_in_dir(&self, site: Site, dir: &str, records: &[&Arc<Record>]) -> HashMap<u64, Found> {
@@ -484,17 +481,9 @@ impl Inner {
             return;
         }
         log::warn!("{}: not replicated to bucket {site} after {} s, uploading it there", record.key, age.as_secs());
-        self.mark(record.seq, Change::Sent { site }).await;
-        match self.deliver(site, record).await {
-            Ok(delivered) => {
-                let ack = delivered.ack;
-                self.mark(record.seq, Change::Acked { site, token: ack.token, marker: ack.marker }).await;
-            }
-            Err(refused) => {
-                log::warn!("{}: upload to bucket {site} failed: {}", record.key, describe(&refused));
-                self.note_lost_answer(site, record, &refused).await;
-            }
-        }
+        // By the worker that has the key: a newer write may be on its way.
+        self.settle.late.lock().insert(record.seq);
+        self.carry(&record.key);
     }
 }
 

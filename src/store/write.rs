@@ -269,8 +269,11 @@ impl Inner {
             let shown = object.token.size;
             local.overlays.insert(0, Overlay { file: None, ranges: Vec::new(), crc64: None, base, shown });
         }
-        if let ([Overlay { file: None, base, .. }], None) = (&local.overlays[..], local.whole) {
-            // A copy of a copy: the first source has the same bytes.
+        if let ([Overlay { file: None, ranges, base, shown, .. }], None) = (&local.overlays[..], local.whole)
+            && ranges.is_empty()
+            && [*shown, base.token.size] == [object.token.size; 2]
+        {
+            // A copy of a copy: the first source has the same bytes, and no more of them.
             return Ok(Data::Copy { from: base.key.clone(), version: base.token.version.clone(), fallback: None });
         }
         Ok(local.take())
@@ -285,6 +288,8 @@ impl Inner {
                 for (id, _) in files {
                     this.journal.spool().discard(id);
                 }
+                // Its turn may have come and gone with the record that is no more.
+                this.carry(key);
                 return Err(error.into());
             }
         };

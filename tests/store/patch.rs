@@ -150,6 +150,35 @@ async fn a_new_file_changed_before_any_bucket_took_it_is_replayed_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_was_cut_and_renamed_before_any_bucket_took_it_stays_cut() {
+    let options = Options { commit: Commit::Journal, ..Options::default() };
+    let bench = Bench::with(emulator(20), tempfile::tempdir().unwrap(), options);
+    let mut expect = content(40 * MIB);
+    let old = bench.put("long", &expect).await;
+    bench.wait_settled().await;
+    let old = bench.store.head(&key("long"), soon()).await.unwrap().unwrap_or(old);
+    for site in Site::ALL {
+        bench.fault(site, Kind::Refuse);
+    }
+    expect.truncate(33 * MIB);
+    let size = expect.len() as u64;
+    let base = Arc::new(bench.store.open(&key("long"), &old));
+    let cut = Patch::<HaStore> { staging: None, ranges: Vec::new(), size, base, shown: size };
+    let cut = bench.store.patch(&key("long"), cut, Headers::default(), Ack::Close, soon()).await.unwrap();
+    let moved = bench.store.rename(&key("long"), &cut, &key("short"), Headers::default(), soon()).await.unwrap();
+    assert!(read_all(&bench, "short", &moved).await == expect);
+    for site in Site::ALL {
+        bench.heal(site);
+    }
+    bench.wait_settled().await;
+    for site in Site::ALL {
+        let found = bench.in_bucket(site, "short").await.unwrap();
+        assert!(found == expect, "bucket {site} has {} bytes", found.len());
+        assert_eq!(bench.in_bucket(site, "long").await, None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn parts_of_a_dead_upload_are_given_up() {
     let bench = Bench::new(20);
     let old = bench.put("big", &content(40 * MIB)).await;
