@@ -134,6 +134,12 @@ impl Emulator {
         self.try_state().expect("the emulator answers")
     }
 
+    /// The latest requests that a site was asked.
+    pub fn log(&self, site: &str) -> Value {
+        let (_, body) = http("GET", self.ports[2], &format!("/v1/log?site={site}"), "").expect("the emulator answers");
+        serde_json::from_str(&body).expect("a list of requests")
+    }
+
     pub fn put(&self, path: &str, body: &Value) {
         self.send("PUT", path, body);
     }
