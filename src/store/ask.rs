@@ -158,7 +158,8 @@ impl Inner {
                     if Instant::now() + rest >= until {
                         return Err(Failure::TimedOut(obstacle));
                     }
-                    self.rest(rest, class, self.site_for(class, &view), until).await;
+                    let went = self.site_for(class, &view);
+                    self.rest(rest, until, |view| self.site_for(class, view) != went).await;
                 }
                 Err(AttemptError::Dead { .. }) => {
                     obstacle = format!("the {class} linkage to bucket {site} is dead");
@@ -175,12 +176,12 @@ impl Inner {
         }
     }
 
-    /// A pause before a repetition; it ends when requests of this class go elsewhere than before.
-    async fn rest(&self, pause: Duration, class: Class, went: Option<Site>, until: Instant) {
+    /// A pause before a repetition; it ends when there is no sense in the same repetition any more.
+    async fn rest(&self, pause: Duration, until: Instant, moved: impl Fn(&View) -> bool) {
         tokio::select! {
             biased;
             () = tokio::time::sleep(pause) => {}
-            () = self.view_where(until, |view| self.site_for(class, view) != went) => {}
+            () = self.view_where(until, moved) => {}
         }
     }
 
@@ -208,7 +209,7 @@ impl Inner {
                     if Instant::now() + rest >= until {
                         return Err(AttemptError::Cos(error).after_a_lost_answer(lost));
                     }
-                    tokio::time::sleep(rest).await;
+                    self.rest(rest, until, |view| !usable(view.linkage(site, class).health)).await;
                 }
                 // Whoever judges the failure must know of each try that may have had an effect, not of the last one only.
                 other => return other.map_err(|error| error.after_a_lost_answer(lost)),
