@@ -30,22 +30,19 @@ use crate::object::{Class, Key, Site, VersionId};
 const PAGE: u32 = 1000;
 const PAGES_MAX: usize = 50;
 
-/// How far this host's clock may be from the buckets'. COS refuses requests that are further off ("Request Signature").
-const HOST_CLOCK_MICROS: u64 = 900_000_000;
-
 /// Keys in doubt, and since when, in microseconds of the buckets' clocks.
 #[derive(Default)]
 pub(super) struct Doubts {
     since: Mutex<HashMap<Key, u64>>,
+    /// Versions that are to be in neither bucket any more. Each is removed once more when everything else is at rest: the first removal may have
+    /// reached one bucket only, or replication may have been quicker.
+    condemned: Mutex<HashMap<Key, Vec<VersionId>>>,
 }
 
 impl Doubts {
     /// A newer write takes the place of this one, or this one was under way when the last run of the mount ended.
     pub(super) fn raise(&self, record: &Record, margin_micros: u64) {
-        // A write without an answer has a version that nobody was told of.
-        let lost = record.ambiguous.iter().any(|lost| *lost);
-        let began = super::ha::micros_of(record.created).saturating_sub(HOST_CLOCK_MICROS);
-        let first = commits(record).chain(lost.then_some(began)).min();
+        let first = commits(record).min();
         let (Some(first), false) = (first, lacks(Mutant::Overtaken)) else { return };
         let first = first.saturating_sub(margin_micros);
         let mut since = self.since.lock();
@@ -60,6 +57,19 @@ impl Doubts {
     /// Its newest record ends.
     pub(super) fn clear(&self, key: &Key) {
         self.since.lock().remove(key);
+        self.condemned.lock().remove(key);
+    }
+
+    fn condemn(&self, key: &Key, version: &VersionId) {
+        let mut condemned = self.condemned.lock();
+        let versions = condemned.entry(key.clone()).or_default();
+        if !versions.contains(version) {
+            versions.push(version.clone());
+        }
+    }
+
+    fn condemned(&self, key: &Key) -> Vec<VersionId> {
+        self.condemned.lock().get(key).cloned().unwrap_or_default()
     }
 }
 
@@ -141,9 +151,12 @@ impl Inner {
                 None => return false,
             }
         }
+        let condemned = self.doubts.condemned(&record.key);
         let lacks = |has: &[VersionEntry], other: &[VersionEntry]| {
             let ours = has.iter().filter(|entry| entry.version.commit_micros().is_some_and(|at| at >= since));
-            ours.into_iter().any(|entry| !other.iter().any(|o| o.version == entry.version))
+            ours.into_iter()
+                .filter(|entry| !condemned.contains(&entry.version))
+                .any(|entry| !other.iter().any(|o| o.version == entry.version))
         };
         // What never comes is given up like any replica that is late.
         !(lacks(&a, &b) || lacks(&b, &a)) || crate::clock::age(record.created) >= self.options.lag_max
@@ -167,23 +180,30 @@ impl Inner {
         Some(stamp.is_some_and(|stamp| stamp.mount == self.journal.mount_id() && stamp.seq < record.seq))
     }
 
-    /// Removes a version by its id in both buckets: exact, repeatable, and not replicated. False if that did not succeed. Last in the bucket that
-    /// showed it: as long as it does, it will be looked at again.
+    /// Removes a version by its id in both buckets: exact, repeatable, and not replicated. False if that did not succeed.
     pub(super) async fn remove_overtaken(&self, site: Site, key: &Key, version: &VersionId) -> bool {
         log::warn!(
             "{key}: bucket {site} shows an older write that came late (version {version}); removing that version"
         );
+        self.doubts.condemn(key, version);
+        self.remove_condemned(key).await
+    }
+
+    /// False if one of the versions to be removed is perhaps still there.
+    pub(super) async fn remove_condemned(&self, key: &Key) -> bool {
         let until = Instant::now() + LOOK_TIME;
-        for place in [site.other(), site] {
-            let removed = self
-                .ask_site(place, Class::Write, until, |client, progress| async move {
-                    client.delete(key, Some(version), &Attempt::new(&progress)).await
-                })
-                .await;
-            match removed {
-                Ok(_) => {}
-                Err(AttemptError::Cos(e)) if matches!(e.kind, Kind::NoSuchKey | Kind::NoSuchVersion) => {}
-                Err(_) => return false,
+        for version in &self.doubts.condemned(key) {
+            for place in Site::ALL {
+                let removed = self
+                    .ask_site(place, Class::Write, until, |client, progress| async move {
+                        client.delete(key, Some(version), &Attempt::new(&progress)).await
+                    })
+                    .await;
+                match removed {
+                    Ok(_) => {}
+                    Err(AttemptError::Cos(e)) if matches!(e.kind, Kind::NoSuchKey | Kind::NoSuchVersion) => {}
+                    Err(_) => return false,
+                }
             }
         }
         true

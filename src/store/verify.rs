@@ -235,6 +235,9 @@ impl Inner {
         {
             return Conclusion::Later;
         }
+        if is_newest && !self.remove_condemned(&record.key).await {
+            return Conclusion::Later;
+        }
         // The newest record of a key goes last: as long as there are others, it is what the journal says of the key.
         match self.journal.of(&record.key).first().is_some_and(|oldest| oldest.seq < record.seq) {
             true => Conclusion::Soon,
