@@ -149,6 +149,11 @@ pub struct Tuning {
     #[serde(with = "human")]
     pub late_commit: Duration,
 
+    /// A write that the cloud has not brought to the other bucket after this long is uploaded there by the mount, and an older version that is in one
+    /// bucket only is not waited for any longer. Default 15m: what COS calls "seconds or minutes", with room.
+    #[serde(with = "human")]
+    pub lag_max: Duration,
+
     /// Defences that only tests turn off.
     #[serde(skip)]
     pub defences: Defences,
@@ -219,6 +224,7 @@ impl Default for Tuning {
             switches_per_hour: 3,
             epoch_retry: s(2),
             late_commit: s(35),
+            lag_max: s(900),
             defences: Defences::default(),
         }
     }
@@ -239,6 +245,7 @@ impl Tuning {
             ("recovery_probe", self.recovery_probe),
             ("epoch_retry", self.epoch_retry),
             ("late_commit", self.late_commit),
+            ("lag_max", self.lag_max),
         ];
         for (name, value) in nonzero {
             // A millisecond is already absurd for each of them; zero would make the driver spin.

@@ -118,7 +118,7 @@ impl Default for Options {
             memory_bytes: 96 << 20,
             audit_every: Duration::from_secs(600),
             coverage_file: None,
-            lag_max: Duration::from_secs(900),
+            lag_max: Tuning::default().lag_max,
             cdn: None,
             origin: None,
             canary_every: None,

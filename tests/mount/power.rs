@@ -176,7 +176,9 @@ fn what_was_synced_survives_a_power_cut() {
     let emulator = Emulator::start();
     let mut disk = Disk::new(emulator.dir.path());
     let config = "[mount]\ncommit = \"journal\"\nsync_interval = \"0s\"\n".to_string();
-    let mut bench = Bench::on(emulator, Setup { config, ..Setup::default() });
+    // As in the tests with kills.
+    let failover = "lag_max = \"20s\"\n".to_string();
+    let mut bench = Bench::on(emulator, Setup { config, failover, ..Setup::default() });
     bench.shell("mkdir d");
     let mut count = Count::default();
     let mut all: Vec<Told> = Vec::new();

@@ -319,6 +319,7 @@ impl Mounted {
             coverage_file: Some(config.journal_dir().join("coverage.json")),
             canary_every: crate::store::canary::pace(&config.failover),
             late_commit: config.failover.late_commit,
+            lag_max: config.failover.lag_max,
             ..Options::default()
         };
         let store = Arc::new(HaStore::start(links.clone(), journal.clone(), cache.clone(), options, rt.clone()));
