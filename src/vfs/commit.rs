@@ -201,9 +201,10 @@ impl<S: Store> Vfs<S> {
             state.content.committed = changed;
             state.headers.committed = state.headers.committed.max(headers);
             state.perhaps_stored = false;
+            // Also under a layer, which has a length of its own: should that be taken back, this is how long the file is.
+            state.attr.size = object.token.size;
             if !state.content.is_dirty() {
                 state.layer = None;
-                state.attr.size = object.token.size;
             }
             if let Some(above) = &mut state.layer {
                 above.stored_below(&layer, reader.clone());

@@ -125,20 +125,24 @@ impl<S: Store> Vfs<S> {
         offset: u64,
         len: u32,
     ) -> Result<Bytes> {
-        let reader = self.reader_of(inode)?;
-        let pieces = {
-            let state = inode.state.lock();
-            match (&state.layer, reader) {
-                (Some(layer), _) => layer.pieces(offset, len.into()),
-                (None, Some(reader)) => {
-                    let end = offset.saturating_add(len.into()).min(state.attr.size);
-                    match offset < end {
-                        true => vec![Piece::Object(reader, offset..end)],
-                        false => Vec::new(),
+        // Version and length of one moment: a commit may end at any time.
+        let pieces = loop {
+            {
+                let state = inode.state.lock();
+                match (&state.layer, &state.reader, &state.object) {
+                    (Some(layer), ..) => break layer.pieces(offset, len.into()),
+                    (None, Some(reader), _) => {
+                        let end = offset.saturating_add(len.into()).min(state.attr.size);
+                        break match offset < end {
+                            true => vec![Piece::Object(reader.clone(), offset..end)],
+                            false => Vec::new(),
+                        };
                     }
+                    (None, None, None) => break Vec::new(),
+                    (None, None, Some(_)) => {}
                 }
-                (None, None) => Vec::new(),
             }
+            self.reader_of(inode)?;
         };
         // Whole answers pass through without a copy.
         if let [Piece::Object(reader, range)] = &pieces[..] {

@@ -494,6 +494,10 @@ impl<S: Store> Vfs<S> {
     fn drop_stale(&self, dir: &Arc<Inode<S>>, name: &str) {
         let mut table = self.table.lock();
         let Some(inode) = table.child(dir.ino, name).cloned() else { return };
+        // A directory that holds what nobody has stored yet comes back with it; without its path that could never be stored.
+        if table.below(inode.ino).iter().any(|child| child.state.lock().is_dirty()) {
+            return;
+        }
         let mut state = inode.state.lock();
         if state.is_dirty() {
             return;

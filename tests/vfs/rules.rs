@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use cosfs_ha::vfs::{Error, Kind, ROOT, RenameMode, SetAttr, SetTime};
+use cosfs_ha::vfs::{Error, Kind, ROOT, RenameMode, SetAttr, SetTime, VfsOptions};
 
 use crate::bench::{Bench, User, ctx};
 
@@ -178,6 +178,25 @@ fn nothing_is_lost_between_writes_and_commits_of_one_file() {
         let stored = bench.store.data("f").expect("stored");
         let wrong = (0..BLOCKS).find(|n| stored[n * BLOCK..][..BLOCK] != [*n as u8; BLOCK]);
         assert_eq!((stored.len(), wrong), (BLOCKS * BLOCK, None));
+    });
+}
+
+#[test]
+fn a_file_outlives_the_directory_that_somebody_else_empties_around_it() {
+    let bench = Bench::with(VfsOptions { metadata_ttl: Duration::from_millis(1), ..VfsOptions::default() });
+    let user = User(bench.vfs.clone());
+    bench.store.foreign_put("d/x", b"what makes it a directory", &[]);
+    bench.run(async {
+        let fh = user.create("d/f", libc::O_RDWR).await.expect("creates").fh;
+        user.write(fh, 0, b"not stored yet").await.expect("writes");
+        bench.store.foreign_delete("d/x");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        // Whatever is said of the directory now, an acknowledged close has stored the file.
+        let _ = user.stat("d").await;
+        user.close(fh).await.expect("commits");
+        assert_eq!(bench.store.data("d/f").expect("stored"), "not stored yet");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(user.load("d/f").await.expect("loads"), b"not stored yet");
     });
 }
 
