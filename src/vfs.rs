@@ -16,7 +16,7 @@
 //! 3. the [`inode::Table`]
 //! 4. `Inode::io`, only on threads that may block; nothing but 5 is taken under it
 //! 5. `Inode::state`, of one inode at a time
-//! 6. leaves: handles, set of dirty inodes, negative names, list of cached directories
+//! 6. leaves: handles, set of dirty inodes, negative names, list of cached directories, trees on the move
 //!
 //! No lock of 2 to 6 is held across an await.
 
@@ -35,11 +35,12 @@ use attr::Defaults;
 use handle::Handles;
 use inode::{Inode, Table};
 use lookup::Heads;
+use moving::Trees;
 use name::Keys;
 use turns::Turns;
 
 pub use attr::{Attr, Kind};
-pub use data::Opened;
+pub use data::{Opened, Writer};
 pub use error::{Error, Result};
 pub use inode::ROOT;
 pub use listing::DirEntry;
@@ -54,6 +55,7 @@ mod handle;
 mod inode;
 mod listing;
 mod lookup;
+mod moving;
 mod name;
 mod namespace;
 mod rename;
@@ -159,6 +161,7 @@ pub struct Vfs<S: Store> {
     rt: Runtime,
     table: Arc<Mutex<Table<S>>>,
     turns: Arc<Turns>,
+    trees: Trees,
     handles: Handles<S>,
     dirty: Mutex<HashMap<u64, Arc<Inode<S>>>>,
     absent: Mutex<LruCache<(u64, Arc<str>), Instant>>,
@@ -209,6 +212,7 @@ impl<S: Store> Vfs<S> {
             defaults,
             table: Arc::new(Mutex::new(Table::new(root))),
             turns: Arc::default(),
+            trees: Trees::default(),
             handles: Handles::default(),
             dirty: Mutex::default(),
             absent: Mutex::new(LruCache::unbounded()),

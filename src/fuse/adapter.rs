@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use super::dirent::{Answer, BLOCK_SIZE};
 use super::errno::{errno, is_everyday};
 use crate::store::Store;
-use crate::vfs::{self, Ctx, Entry, Error, Kind, Opened, RenameMode, SetAttr, SetTime, Vfs};
+use crate::vfs::{self, Ctx, Entry, Error, Kind, Opened, RenameMode, SetAttr, SetTime, Vfs, Writer};
 
 /// Requests that the kernel sends ahead of need (read-ahead, asynchronous writes): 64 of 1 MiB fill any line.
 const BACKGROUND: u16 = 64;
@@ -97,20 +97,36 @@ impl<S: Store> Adapter<S> {
         work: impl Future<Output = vfs::Result<T>> + Send + 'static,
         reply: impl FnOnce(Result<T, Errno>) + Send + 'static,
     ) {
+        self.later_or_back(task, patience, work, reply, |_, _| {});
+    }
+
+    /// The same for what the kernel gives back one day: what comes too late for it is given `back` here.
+    fn later_or_back<T: Send + 'static>(
+        &self,
+        task: Task,
+        patience: Patience,
+        work: impl Future<Output = vfs::Result<T>> + Send + 'static,
+        reply: impl FnOnce(Result<T, Errno>) + Send + 'static,
+        back: impl FnOnce(&Arc<Vfs<S>>, T) + Send + 'static,
+    ) {
         let (vfs, limit) = (self.vfs.clone(), self.stall);
-        let running = self.rt.spawn(work);
+        let mut running = self.rt.spawn(work);
         self.rt.spawn(async move {
             let ended = match patience {
                 // A little later than the work's own deadline, whose error says more.
-                Patience::Stall => tokio::time::timeout(limit + limit / 20, running).await,
-                Patience::Steps => Ok(running.await),
+                Patience::Stall => tokio::time::timeout(limit + limit / 20, &mut running).await,
+                Patience::Steps => Ok((&mut running).await),
             };
+            let late = ended.is_err();
             reply(match ended {
                 Ok(Ok(Ok(value))) => Ok(value),
                 Ok(Ok(Err(error))) => Err(report(&vfs, &task, &error)),
                 Ok(Err(_)) => Err(report_panic(&vfs, &task)),
                 Err(_) => Err(report(&vfs, &task, &Error::TimedOut("max_stall is over"))),
             });
+            if late && let Ok(Ok(value)) = running.await {
+                back(&vfs, value);
+            }
         });
     }
 
@@ -255,6 +271,15 @@ fn reply_open(reply: ReplyOpen, answer: Result<Opened, Errno>) {
     }
 }
 
+fn entry_back<S: Store>(vfs: &Arc<Vfs<S>>, entry: Entry) {
+    vfs.forget(entry.ino, 1);
+}
+
+fn opened_back<S: Store>(vfs: &Arc<Vfs<S>>, opened: Opened) {
+    // It was given a moment ago: the number is known.
+    let _ = vfs.release(opened.fh);
+}
+
 fn reply_data(reply: ReplyData, answer: Result<Bytes, Errno>) {
     match answer {
         Ok(bytes) => reply.data(&bytes),
@@ -306,7 +331,7 @@ impl<S: Store> Filesystem for Adapter<S> {
         }
         let (vfs, ctx, name) = (self.vfs.clone(), self.ctx(request, 0), name.to_os_string());
         let work = async move { vfs.lookup(&ctx, parent.0, &name).await };
-        self.later(task, Patience::Stall, work, move |answer| reply_entry(reply, answer));
+        self.later_or_back(task, Patience::Stall, work, move |answer| reply_entry(reply, answer), entry_back);
     }
 
     fn forget(&self, _request: &Request, ino: INodeNo, count: u64) {
@@ -366,14 +391,14 @@ impl<S: Store> Filesystem for Adapter<S> {
         let (vfs, ctx, task) = (self.vfs.clone(), self.ctx(request, umask), task_at("mknod", parent, name));
         let name = name.to_os_string();
         let work = async move { vfs.mknod(&ctx, parent.0, &name, mode, rdev).await };
-        self.later(task, Patience::Stall, work, move |answer| reply_entry(reply, answer));
+        self.later_or_back(task, Patience::Stall, work, move |answer| reply_entry(reply, answer), entry_back);
     }
 
     fn mkdir(&self, request: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         let (vfs, ctx, task) = (self.vfs.clone(), self.ctx(request, umask), task_at("mkdir", parent, name));
         let name = name.to_os_string();
         let work = async move { vfs.mkdir(&ctx, parent.0, &name, mode).await };
-        self.later(task, Patience::Stall, work, move |answer| reply_entry(reply, answer));
+        self.later_or_back(task, Patience::Stall, work, move |answer| reply_entry(reply, answer), entry_back);
     }
 
     fn unlink(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -394,7 +419,7 @@ impl<S: Store> Filesystem for Adapter<S> {
         let (vfs, ctx, task) = (self.vfs.clone(), self.ctx(request, 0), task_at("symlink", parent, name));
         let (name, target) = (name.to_os_string(), target.as_os_str().to_os_string());
         let work = async move { vfs.symlink(&ctx, parent.0, &name, &target).await };
-        self.later(task, Patience::Stall, work, move |answer| reply_entry(reply, answer));
+        self.later_or_back(task, Patience::Stall, work, move |answer| reply_entry(reply, answer), entry_back);
     }
 
     fn rename(
@@ -430,7 +455,7 @@ impl<S: Store> Filesystem for Adapter<S> {
         }
         let (vfs, ctx) = (self.vfs.clone(), self.ctx(request, 0));
         let work = async move { vfs.open(&ctx, ino.0, flags.0).await };
-        self.later(task, Patience::Stall, work, move |answer| reply_open(reply, answer));
+        self.later_or_back(task, Patience::Stall, work, move |answer| reply_open(reply, answer), opened_back);
     }
 
     fn create(
@@ -446,12 +471,16 @@ impl<S: Store> Filesystem for Adapter<S> {
         let (vfs, ctx, task) = (self.vfs.clone(), self.ctx(request, umask), task_at("create", parent, name));
         let name = name.to_os_string();
         let work = async move { vfs.create(&ctx, parent.0, &name, mode, flags).await };
-        self.later(task, Patience::Stall, work, move |answer| match answer {
+        let answer = move |answer: Result<(Entry, Opened), Errno>| match answer {
             Ok((entry, opened)) => {
                 let (attr, flags) = (file_attr(&entry), fopen_flags(&opened));
                 reply.created(&entry.ttl, &attr, Generation(0), FileHandle(opened.fh), flags);
             }
             Err(e) => reply.error(e),
+        };
+        self.later_or_back(task, Patience::Stall, work, answer, |vfs, (entry, opened)| {
+            opened_back(vfs, opened);
+            entry_back(vfs, entry);
         });
     }
 
@@ -485,13 +514,17 @@ impl<S: Store> Filesystem for Adapter<S> {
     ) {
         let (vfs, ctx) = (self.vfs.clone(), self.ctx(request, 0));
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+        let by = match write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+            true => Writer::Mapping,
+            false => Writer::Program,
+        };
         // The thread's buffer is used for the next request at once.
         let data = Bytes::copy_from_slice(data);
         let work = async move {
             if kill {
                 vfs.drop_privileges(&ctx, ino.0).await?;
             }
-            vfs.write(&ctx, fh.0, offset, data).await
+            vfs.write_by(&ctx, fh.0, offset, data, by).await
         };
         self.later(task("write", ino), Patience::Stall, work, move |answer| match answer {
             Ok(written) => reply.written(written),

@@ -100,7 +100,8 @@ impl<S: Store> Vfs<S> {
             let Some(vfs) = vfs.upgrade() else { return };
             let dirty: Vec<_> = vfs.dirty.lock().values().cloned().collect();
             for inode in dirty {
-                if inode.state.lock().handles > 0 {
+                // Who has it open for writing will close it.
+                if inode.state.lock().writers > 0 {
                     continue;
                 }
                 let until = Instant::now() + vfs.options.max_stall;
@@ -118,7 +119,8 @@ impl<S: Store> Vfs<S> {
         loop {
             let Some(path) = self.table.lock().path(inode.ino) else {
                 self.mark_clean(inode);
-                return Ok(());
+                // Under a directory that is gone it can be stored nowhere.
+                return if inode.state.lock().is_dirty() { Err(Error::Stale) } else { Ok(()) };
             };
             {
                 let state = inode.state.lock();
@@ -188,12 +190,7 @@ impl<S: Store> Vfs<S> {
             Content::Whole(staging) => self.store.put(&key, Some(staging), stored, ack, until).await,
             Content::Patch(patch) => self.store.patch(&key, patch, stored, ack, until).await,
         };
-        // A late write is told to whoever asked, once, and is a write all the same: nobody has to bring it again.
-        let (object, late) = match answer {
-            Ok(object) => (Arc::new(object), None),
-            Err(store::Error::Late { object: Some(object), why }) => (Arc::new(*object), Some(*why)),
-            Err(error) => return Err(error.into()),
-        };
+        let (object, late) = taken(answer)?;
         // Pinned now, while the name surely leads to it.
         let reader = Arc::new(self.store.open(&key, &object));
         self.stored(inode, path, &object, |state| {
@@ -211,6 +208,7 @@ impl<S: Store> Vfs<S> {
             }
             state.reader = Some(reader).filter(|_| state.handles > 0);
             state.object = Some(object.clone());
+            state.lies_at = None;
             state.synced = ack == Ack::Fsync;
             state.expires = self.ttl_from_now();
             first
@@ -227,10 +225,11 @@ impl<S: Store> Vfs<S> {
             let headers = state.attr.to_headers(Some(&object.headers));
             (object, headers, state.headers.changed)
         };
-        let object = Arc::new(self.store.set_headers(&key, &object, headers, until).await?);
+        let (object, late) = taken(self.store.set_headers(&key, &object, headers, until).await)?;
         self.stored(inode, path, &object, |state| {
             state.headers.committed = changed;
             state.object = Some(object.clone());
+            state.lies_at = None;
             state.synced = false;
             if state.layer.is_none() {
                 state.reader = None;
@@ -238,10 +237,8 @@ impl<S: Store> Vfs<S> {
             state.expires = self.ttl_from_now();
             false
         });
-        if inode.state.lock().handles > 0 {
-            self.reader_of(inode)?;
-        }
-        Ok(())
+        self.keep_readable(inode)?;
+        late.map_or(Ok(()), |why| Err(why.into()))
     }
 
     /// Takes in what the store made of an inode (`take`; true: there was no object before). The directory learns of it under the same lock, so
@@ -406,6 +403,15 @@ impl<S: Store> Clone for Source<S> {
             Source::Stored(reader) => Source::Stored(reader.clone()),
             Source::Local(frozen) => Source::Local(frozen.clone()),
         }
+    }
+}
+
+/// A late write is told to whoever asked, once, and is a write all the same: nobody has to bring it again.
+fn taken(answer: store::Result<Object>) -> Result<(Arc<Object>, Option<store::Error>)> {
+    match answer {
+        Ok(object) => Ok((Arc::new(object), None)),
+        Err(store::Error::Late { object: Some(object), why }) => Ok((Arc::new(*object), Some(*why))),
+        Err(error) => Err(error.into()),
     }
 }
 

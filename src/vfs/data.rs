@@ -30,6 +30,15 @@ pub struct Opened {
     pub keep_cache: bool,
 }
 
+/// Whose bytes are written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Writer {
+    Program,
+    /// The kernel writes back a page that a program has changed through a mapping. It has its place in the file, and may come by any handle of
+    /// the file that is open for writing, one for appending as well.
+    Mapping,
+}
+
 /// A read of the same file this soon after one that ran out of time belongs to the same call of the program: the kernel asks once for what it
 /// reads ahead and, when that fails, again for the page that is needed. Both together must not take twice `max_stall`.
 const REPEATED: Duration = Duration::from_millis(250);
@@ -88,16 +97,29 @@ impl<S: Store> Vfs<S> {
 
     /// The reader of the stored version, pinned at first use.
     pub(super) fn reader_of(&self, inode: &Inode<S>) -> Result<Option<Arc<S::Reader>>> {
-        let path = self.table.lock().path(inode.ino);
+        // Both locks: path and object are of one moment.
+        let table = self.table.lock();
         let mut state = inode.state.lock();
         if state.reader.is_none()
             && let Some(object) = &state.object
         {
-            let path = path.ok_or(Error::Stale)?;
-            let reader = self.store.open(&self.keys.file(&path)?, object);
+            let key = match &state.lies_at {
+                Some(key) => key.clone(),
+                None => self.keys.file(&table.path(inode.ino).ok_or(Error::Stale)?)?,
+            };
+            drop(table);
+            let reader = self.store.open(&key, object);
             state.reader = Some(Arc::new(reader));
         }
         Ok(state.reader.clone())
+    }
+
+    /// Whoever has the file open goes on reading it when its name is gone.
+    pub(super) fn keep_readable(&self, inode: &Inode<S>) -> Result<()> {
+        if inode.state.lock().handles > 0 {
+            self.reader_of(inode)?;
+        }
+        Ok(())
     }
 
     pub async fn read(self: &Arc<Self>, ctx: &Ctx, fh: u64, offset: u64, len: u32) -> Result<Bytes> {
@@ -178,8 +200,13 @@ impl<S: Store> Vfs<S> {
     }
 
     pub async fn write(self: &Arc<Self>, ctx: &Ctx, fh: u64, offset: u64, data: Bytes) -> Result<u32> {
+        self.write_by(ctx, fh, offset, data, Writer::Program).await
+    }
+
+    pub async fn write_by(self: &Arc<Self>, ctx: &Ctx, fh: u64, offset: u64, data: Bytes, by: Writer) -> Result<u32> {
         let handle = self.handles.get(fh)?;
         let Purpose::File { write: true, append, .. } = handle.purpose else { return Err(Error::BadHandle) };
+        let append = append && by == Writer::Program;
         let len = data.len() as u32;
         loop {
             self.reader_of(&handle.held)?;

@@ -18,7 +18,7 @@ use super::attr::{Attr, Kind};
 use super::name;
 use super::staging::Layer;
 use super::tree::DirState;
-use crate::object::Object;
+use crate::object::{Key, Object};
 use crate::store::Store;
 
 pub const ROOT: u64 = 1;
@@ -38,6 +38,8 @@ pub struct State<S: Store> {
     pub attr: Attr,
     /// The stored object these attributes belong to; `None` for what is not stored yet and for implied directories.
     pub object: Option<Arc<Object>>,
+    /// The key of that object while the path does not tell it: its directory is being moved ([`super::moving`]).
+    pub lies_at: Option<Key>,
     pub expires: Instant,
     pub unlinked: bool,
     /// An upload of this name was tried and its outcome is unknown: there may be an object although `object` is `None`.
@@ -105,6 +107,7 @@ impl<S: Store> Inode<S> {
             state: Mutex::new(State {
                 attr,
                 object,
+                lies_at: None,
                 expires,
                 unlinked: false,
                 perhaps_stored: false,
@@ -255,6 +258,7 @@ impl<S: Store> Table<S> {
     /// Gives a linked inode another place. The caller has unlinked what stood there.
     pub fn rename(&mut self, ino: u64, dir: u64, name: &Arc<str>) {
         let Some(node) = self.nodes.get_mut(&ino) else { return };
+        debug_assert!(node.linked, "a moving inode keeps its name until the step");
         let old = std::mem::replace(&mut node.parent, dir);
         let old_name = std::mem::replace(&mut node.name, name.clone());
         if let Some(parent) = self.nodes.get_mut(&old) {
@@ -312,6 +316,11 @@ impl<S: Store> Table<S> {
             }
         }
         found
+    }
+
+    /// Is anything below a directory not stored yet?
+    pub fn is_dirty_below(&self, dir: u64) -> bool {
+        self.below(dir).iter().any(|child| child.state.lock().is_dirty())
     }
 
     fn reap(&mut self, mut ino: u64) {

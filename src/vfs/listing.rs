@@ -17,7 +17,8 @@ use super::error::{Error, Result};
 use super::handle::{Handle, Purpose};
 use super::inode::{Inode, listed_number};
 use super::lookup::Found;
-use super::tree::{Names, items_of};
+use super::moving::Places;
+use super::tree::{self, Item, Names, items_of};
 use super::{Ctx, Entry, Held, STALE_GRACE, Vfs};
 use crate::store::{Depth, Store};
 
@@ -124,7 +125,7 @@ impl<S: Store> Vfs<S> {
         let known: Vec<_> = items
             .iter()
             .map(|item| match dir_state.verdict(&item.name, now) {
-                super::tree::Verdict::Present(item, expires) => item.known.map(|object| (object, expires)),
+                tree::Verdict::Present(item, expires) => item.known.map(|object| (object, expires)),
                 _ => None,
             })
             .collect();
@@ -147,7 +148,7 @@ impl<S: Store> Vfs<S> {
                     let attr = Attr::of_object(&object, item.dir, &self.defaults);
                     line.kind = Some(attr.kind);
                     if plus {
-                        let found = Found { attr, object: Some(object), expires };
+                        let found = Found { attr, object: Some(object), lies_at: None, expires };
                         if let Some(held) = self.instantiate(dir, &item.name, found) {
                             line.ino = held.ino;
                             line.entry = Some(self.give(&held));
@@ -218,13 +219,11 @@ impl<S: Store> Vfs<S> {
 
     async fn fetch_names(&self, dir: &Arc<Inode<S>>, start: u64, until: Instant) -> Result<()> {
         let path = self.table.lock().path(dir.ino);
-        let answer = match path {
+        let answer = match &path {
             None => Err(Error::NotFound),
             Some(path) => {
-                let prefix = self.keys.below(&path);
                 let expires = self.ttl_from_now();
-                let listing = self.store.list(&prefix, Depth::Children, until).await;
-                listing.map(|listing| (items_of(listing, &prefix), expires)).map_err(Error::from)
+                self.items_in(path, until).await.map(|items| (items, expires))
             }
         };
         let mut state = dir.dir.lock();
@@ -239,6 +238,25 @@ impl<S: Store> Vfs<S> {
         let count = result?;
         self.count_listed(dir, count);
         Ok(())
+    }
+
+    /// The names in a directory at `path`.
+    async fn items_in(&self, path: &str, until: Instant) -> Result<Vec<Item>> {
+        let list = async |path: &str| {
+            let prefix = self.keys.below(path);
+            let listing = self.store.list(&prefix, Depth::Children, until).await?;
+            Ok::<_, Error>(items_of(listing, &prefix))
+        };
+        match self.trees.places_in(path) {
+            Places::Own => list(path).await,
+            Places::Nowhere => Ok(Vec::new()),
+            // The old place first: what has left it then is found at the new one. What is known of an object there does not say where it lies.
+            Places::Both(other) => {
+                let (mut items, moved) = (list(path).await?, list(&other).await?);
+                items.extend(moved.into_iter().map(|item| Item { known: None, ..item }));
+                Ok(tree::sorted(items))
+            }
+        }
     }
 
     /// A listing for a directory that was just made: nothing is in it.

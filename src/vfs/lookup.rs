@@ -21,6 +21,7 @@ use tokio::time::{Instant, timeout};
 use super::attr::{Attr, Kind};
 use super::error::{Error, Result};
 use super::inode::{Inode, ROOT};
+use super::moving::Places;
 use super::tree::{AHEAD, Item, Verdict};
 use super::{Ctx, Entry, Held, Notice, STALE_GRACE, Vfs, name};
 use crate::object::{Key, Object};
@@ -39,6 +40,11 @@ impl Heads {
         self.0.lock().remove(key);
     }
 
+    /// To be dropped when the answer was taken in.
+    fn landing(&self, key: &Key, flight: &HeadFlight) -> Landing<'_> {
+        Landing { heads: self, key: key.clone(), flight: flight.clone() }
+    }
+
     fn landed(&self, key: &Key, flight: &HeadFlight) {
         let mut heads = self.0.lock();
         if heads.get(key).is_some_and(|current| current.ptr_eq(flight)) {
@@ -47,10 +53,25 @@ impl Heads {
     }
 }
 
+/// Also when nobody waits for the answer any more it must not stay: whoever asks next would be told what was true once.
+struct Landing<'a> {
+    heads: &'a Heads,
+    key: Key,
+    flight: HeadFlight,
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        self.heads.landed(&self.key, &self.flight);
+    }
+}
+
 /// What the store knows about a name.
 pub struct Found {
     pub attr: Attr,
     pub object: Option<Arc<Object>>,
+    /// If the path does not tell it.
+    pub lies_at: Option<Key>,
     pub expires: Instant,
 }
 
@@ -65,6 +86,13 @@ enum Question {
     Marker,
     /// Was a directory without a marker.
     Below,
+}
+
+/// A question on its way: what its answer is about, and since when.
+struct Asked {
+    /// Of the directory.
+    path: String,
+    start: u64,
 }
 
 /// What a lookup does next.
@@ -211,15 +239,15 @@ impl<S: Store> Vfs<S> {
         }
         drop(child);
         let mut names = dir.dir.lock();
+        if names.is_kept(name) {
+            return Some(self.child(dir, name));
+        }
         match names.verdict(name, now) {
-            Verdict::Absent => {
-                self.drop_stale(dir, name);
-                Some(None)
-            }
+            Verdict::Absent => Some(self.drop_stale(dir, name)),
             Verdict::Present(item, expires) => {
                 let object = item.known?;
                 let attr = Attr::of_object(&object, item.dir, &self.defaults);
-                let held = self.instantiate(dir, name, Found { attr, object: Some(object), expires });
+                let held = self.instantiate(dir, name, Found { attr, object: Some(object), lies_at: None, expires });
                 let ahead = names.note_hit(name);
                 drop(names);
                 self.fetch_ahead(dir, ahead);
@@ -258,8 +286,8 @@ impl<S: Store> Vfs<S> {
                 Plan::Known => continue,
             };
             self.fetch_ahead(dir, ahead);
-            let answer = self.ask(&name::join(&path, name), question, until).await;
-            if let Some(settled) = self.settle(dir, name, start, answer, old) {
+            let answer = self.ask(&path, name, question, until).await;
+            if let Some(settled) = self.settle(dir, name, Asked { path, start }, answer, old) {
                 return settled;
             }
         }
@@ -268,6 +296,9 @@ impl<S: Store> Vfs<S> {
 
     fn plan(&self, dir: &Inode<S>, name: &str, old: Option<&Arc<Inode<S>>>, may_list: bool) -> Plan {
         let mut names = dir.dir.lock();
+        if names.is_kept(name) {
+            return Plan::Known;
+        }
         let question = match names.verdict(name, Instant::now()) {
             Verdict::Absent => return Plan::Known,
             Verdict::Present(item, _) if item.known.is_some() => return Plan::Known,
@@ -291,13 +322,15 @@ impl<S: Store> Vfs<S> {
         &self,
         dir: &Arc<Inode<S>>,
         name: &Arc<str>,
-        start: u64,
+        asked: Asked,
         answer: Result<Option<Found>>,
         old: Option<Held<S>>,
     ) -> Option<Result<Option<Held<S>>>> {
         let mut names = dir.dir.lock();
-        let overtaken = names.changed_since(start, name);
-        names.end(start);
+        let overtaken = names.changed_since(asked.start, name)
+            || names.is_kept(name)
+            || self.table.lock().path(dir.ino).is_some_and(|path| path != asked.path);
+        names.end(asked.start);
         match answer {
             _ if overtaken => None,
             Ok(Some(found)) => {
@@ -306,11 +339,14 @@ impl<S: Store> Vfs<S> {
                 held.map(|held| Ok(Some(held)))
             }
             Ok(None) => {
-                // A listing may still show what somebody else removed since.
-                names.correct(name);
-                self.drop_stale(dir, name);
-                self.remember_absent(dir.ino, name);
-                Some(Ok(None))
+                let stays = self.drop_stale(dir, name);
+                if stays.is_none() {
+                    // A listing may still show what somebody else removed since.
+                    names.correct(name);
+                    self.remember_absent(dir.ino, name);
+                }
+                drop(names);
+                Some(Ok(stays))
             }
             Err(error) => {
                 let grace = Instant::now() + STALE_GRACE;
@@ -326,7 +362,25 @@ impl<S: Store> Vfs<S> {
         }
     }
 
-    async fn ask(&self, path: &str, question: Question, until: Instant) -> Result<Option<Found>> {
+    async fn ask(&self, dir: &str, name: &str, question: Question, until: Instant) -> Result<Option<Found>> {
+        let other = match self.trees.places_in(dir) {
+            Places::Own => return self.ask_at(&name::join(dir, name), question, until).await,
+            Places::Nowhere => return Ok(None),
+            Places::Both(other) => name::join(&other, name),
+        };
+        let found = self.ask_at(&name::join(dir, name), question, until).await?;
+        // A directory's marker may have gone ahead of what lies in it.
+        if found.as_ref().is_some_and(|found| found.object.is_some()) {
+            return Ok(found);
+        }
+        let moved = self.ask_at(&other, Question::Both, until).await?;
+        Ok(match moved {
+            Some(found) => Some(Found { lies_at: Some(self.keys.file(&other)?), ..found }),
+            None => found,
+        })
+    }
+
+    async fn ask_at(&self, path: &str, question: Question, until: Instant) -> Result<Option<Found>> {
         let expires = self.ttl_from_now();
         let key = self.keys.file(path)?;
         let below = self.keys.below(path);
@@ -336,6 +390,7 @@ impl<S: Store> Vfs<S> {
                 None => Attr::implied_dir(&self.defaults),
             },
             object,
+            lies_at: None,
             expires,
         };
         // A key too long to carry a slash cannot be a directory.
@@ -381,14 +436,13 @@ impl<S: Store> Vfs<S> {
     }
 
     fn found_object(&self, object: Arc<Object>, expires: Instant) -> Found {
-        Found { attr: Attr::of_object(&object, false, &self.defaults), object: Some(object), expires }
+        Found { attr: Attr::of_object(&object, false, &self.defaults), object: Some(object), lies_at: None, expires }
     }
 
     pub(super) async fn head(&self, key: &Key, until: Instant) -> HeadAnswer {
         let flight = self.head_flight(key, until);
-        let answer = flight.clone().await;
-        self.heads.landed(key, &flight);
-        answer
+        let _landing = self.heads.landing(key, &flight);
+        flight.await
     }
 
     fn head_flight(&self, key: &Key, until: Instant) -> HeadFlight {
@@ -414,23 +468,24 @@ impl<S: Store> Vfs<S> {
         let until = Instant::now() + self.options.max_stall;
         self.rt.spawn(async move {
             let heads = items.into_iter().map(|item| {
-                let (vfs, dir, path) = (&vfs, &dir, &path);
+                let (vfs, dir, dir_path) = (&vfs, &dir, &path);
                 async move {
-                    let path = name::join(path, &item.name);
+                    let path = name::join(dir_path, &item.name);
                     let name = item.name;
                     let key = if item.dir { vfs.keys.marker(&path).ok().flatten() } else { vfs.keys.file(&path).ok() };
                     let Some(key) = key else { return };
                     let start = dir.dir.lock().begin();
                     let flight = vfs.head_flight(&key, until);
-                    let answer = flight.clone().await;
+                    // Dropped when the answer is kept, or a lookup just then would ask again.
+                    let _landing = vfs.heads.landing(&key, &flight);
+                    let answer = flight.await;
                     let mut names = dir.dir.lock();
-                    let overtaken = names.changed_since(start, &name);
+                    let overtaken = names.changed_since(start, &name)
+                        || vfs.table.lock().path(dir.ino).is_none_or(|path| path != *dir_path);
                     names.end(start);
                     if let (Ok(Some(object)), false) = (answer, overtaken) {
                         names.put_ahead(&name, object, vfs.ttl_from_now());
                     }
-                    // Not before the answer is kept, or a lookup just now would ask again.
-                    vfs.heads.landed(&key, &flight);
                 }
             });
             futures::stream::iter(heads).buffer_unordered(AHEAD).collect::<()>().await;
@@ -443,9 +498,11 @@ impl<S: Store> Vfs<S> {
         let mut table = self.table.lock();
         let dir_path = table.path(dir.ino)?;
         if let Some(old) = table.child(dir.ino, name).cloned() {
+            let stays = old.kind == found.attr.kind || table.is_dirty_below(old.ino);
             let mut state = old.state.lock();
-            if state.is_dirty() || old.kind == found.attr.kind {
-                let changed = !state.is_dirty() && self.update(&mut state, found);
+            if state.is_dirty() || stays {
+                let known = state.is_dirty() || old.kind != found.attr.kind;
+                let changed = !known && self.update(&mut state, found);
                 drop(state);
                 table.pin(old.ino);
                 drop(table);
@@ -460,6 +517,7 @@ impl<S: Store> Vfs<S> {
         }
         let ino = table.number_for(&name::join(&dir_path, name));
         let inode = Arc::new(Inode::new(ino, found.attr, found.object, found.expires));
+        inode.state.lock().lies_at = found.lies_at;
         table.insert(dir.ino, name, inode.clone());
         table.pin(ino);
         Some(Held { table: self.table.clone(), inode })
@@ -480,6 +538,7 @@ impl<S: Store> Vfs<S> {
             state.attr.ctime = found.attr.ctime.max(old.ctime);
         }
         state.object = found.object;
+        state.lies_at = found.lies_at;
         state.expires = state.expires.max(found.expires);
         if same || is_dir {
             return false;
@@ -490,20 +549,22 @@ impl<S: Store> Vfs<S> {
         true
     }
 
-    /// Somebody else removed this name.
-    fn drop_stale(&self, dir: &Arc<Inode<S>>, name: &str) {
+    /// Somebody else removed this name. Returns what stays all the same: what is not stored yet, and a directory that holds such things. It
+    /// comes back with them; without its path they could never be stored.
+    fn drop_stale(&self, dir: &Arc<Inode<S>>, name: &str) -> Option<Held<S>> {
         let mut table = self.table.lock();
-        let Some(inode) = table.child(dir.ino, name).cloned() else { return };
-        // A directory that holds what nobody has stored yet comes back with it; without its path that could never be stored.
-        if table.below(inode.ino).iter().any(|child| child.state.lock().is_dirty()) {
-            return;
-        }
+        let inode = table.child(dir.ino, name)?.clone();
+        let below = table.is_dirty_below(inode.ino);
         let mut state = inode.state.lock();
-        if state.is_dirty() {
-            return;
+        if below || state.is_dirty() {
+            drop(state);
+            table.pin(inode.ino);
+            drop(table);
+            return Some(Held { table: self.table.clone(), inode });
         }
         state.unlinked = true;
         drop(state);
         table.unlink(inode.ino);
+        None
     }
 }

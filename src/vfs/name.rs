@@ -26,6 +26,15 @@ pub fn join(dir: &str, name: &str) -> String {
     if dir.is_empty() { name.to_string() } else { format!("{dir}/{name}") }
 }
 
+/// The rest of a path that is `dir` (then it is empty) or lies below it.
+pub fn below<'a>(path: &'a str, dir: &str) -> Option<&'a str> {
+    if dir.is_empty() {
+        return Some(path);
+    }
+    let rest = path.strip_prefix(dir)?;
+    if rest.is_empty() { Some(rest) } else { rest.strip_prefix('/') }
+}
+
 /// Where in the bucket the tree lies.
 #[derive(Clone, Debug, Default)]
 pub struct Keys {

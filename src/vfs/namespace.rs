@@ -91,7 +91,7 @@ impl<S: Store> Vfs<S> {
         let attr = self.new_attr(ctx, &place.dir, Kind::File, mode);
         let held = {
             let mut names = place.dir.dir.lock();
-            let found = Found { attr, object: None, expires: Instant::now() };
+            let found = Found { attr, object: None, lies_at: None, expires: Instant::now() };
             let held = self.instantiate(&place.dir, &place.name, found).ok_or(Error::NotFound)?;
             {
                 let mut state = held.state.lock();
@@ -184,7 +184,7 @@ impl<S: Store> Vfs<S> {
         self.heads.forget(&key);
         let held = {
             let mut names = place.dir.dir.lock();
-            let found = Found { attr, object: Some(object.clone()), expires: self.ttl_from_now() };
+            let found = Found { attr, object: Some(object.clone()), lies_at: None, expires: self.ttl_from_now() };
             let held = self.instantiate(&place.dir, &place.name, found).ok_or(Error::NotFound)?;
             held.state.lock().synced = false;
             let item = Item { name: place.name.clone(), dir, known: Some(object) };
@@ -202,6 +202,7 @@ impl<S: Store> Vfs<S> {
         if held.kind == Kind::Dir {
             return Err(Error::IsDir);
         }
+        self.keep_readable(&held)?;
         if is_in_bucket(&held) {
             self.keep_dir(&place.dir, ctx.until).await?;
             self.store.delete(&self.keys.file(&place.path)?, ctx.until).await?;
@@ -228,7 +229,7 @@ impl<S: Store> Vfs<S> {
         let not_empty = {
             let mut names = dir.dir.lock();
             names.has_local() || names.names(Instant::now()).is_some_and(|names| !names.is_empty())
-        };
+        } || self.table.lock().is_dirty_below(dir.ino);
         if not_empty {
             return Err(Error::NotEmpty);
         }
@@ -273,7 +274,8 @@ impl<S: Store> Vfs<S> {
         let path = self.table.lock().path(dir.ino).filter(|_| dir.ino != ROOT);
         let Some(path) = path else { return Ok(()) };
         let Some(marker) = self.keys.marker(&path)? else { return Ok(()) };
-        let others = dir.dir.lock().names(Instant::now()).is_some_and(|names| names.len() > 1);
+        // Names that are not stored yet do not keep a directory in the bucket.
+        let others = dir.dir.lock().stored_count(Instant::now()).is_some_and(|count| count > 1);
         if others || dir.state.lock().object.is_some() {
             return Ok(());
         }

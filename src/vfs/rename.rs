@@ -1,8 +1,9 @@
 //! Moving names.
 //!
 //! A file is one object to move. A directory is everything below it, and no object store moves many keys at once: the new marker
-//! comes first, then each object (sixteen at a time), the old marker goes last. Nobody on this mount sees the middle, because
-//! the turn covers both trees and the inodes move in one step at the end; another reader of the bucket can. When a part fails the
+//! comes first, then each object (sixteen at a time), the old marker goes last. Nobody on this mount sees the middle: the turn
+//! covers both trees, the inodes move in one step at the end, and until then what was there is shown ([`super::moving`]); another
+//! reader of the bucket can. When a part fails the
 //! rename fails: what was moved is at the new place, the rest at the old one, both are directories, nothing is lost. When the process
 //! ends in the middle, the next start finishes the move: it was noted before the first object moved.
 //!
@@ -18,12 +19,13 @@ use tokio::time::Instant;
 use super::attr::Kind;
 use super::error::{Error, Result};
 use super::inode::Inode;
+use super::moving::{self, Kept, Moving};
 use super::namespace::is_in_bucket;
 use super::tree::Item;
 use super::turns::Claim;
 use super::{Ctx, Held, ORPHAN_RETRY, Vfs, name};
 use crate::journal::Move;
-use crate::object::{Key, Object};
+use crate::object::{Key, Object, Token};
 use crate::store::{Ack, Depth, Entry, Store};
 
 /// Objects of one directory moved at the same time.
@@ -33,6 +35,17 @@ const MOVES: usize = 16;
 pub enum RenameMode {
     Replace,
     NoReplace,
+}
+
+/// An object that an interrupted move has not moved yet.
+struct Left {
+    key: Key,
+    token: Token,
+}
+
+fn same_content(a: &Token, b: &Token) -> bool {
+    let sums = a.crc64.zip(b.crc64);
+    a.size == b.size && sums.map_or_else(|| a.same(b), |(a, b)| a == b)
 }
 
 /// One end of a rename.
@@ -118,9 +131,18 @@ impl<S: Store> Vfs<S> {
         if is_dir || is_in_bucket(source) {
             self.keep_dir(&from.dir, ctx.until).await?;
         }
+        if !is_dir && is_in_bucket(source) {
+            self.commit_in_turn(source, &from.path, Ack::Close, ctx.until).await?;
+        }
+        if let Some(target) = &target {
+            self.keep_readable(target)?;
+        }
+        let kept = Kept::new().and(&from.dir, &from.name, Some(source)).and(&to.dir, &to.name, target.as_ref());
+        let mut moving = None;
         let known = match is_dir {
             true => {
                 let what = Move { from: from.path.clone(), to: to.path.clone() };
+                moving = Some(self.trees.begin(what.clone()));
                 let vfs = self.clone();
                 let number = self.blocking(move || Ok(vfs.store.begin_move(&what)?)).await?;
                 let moved = self.move_tree(from, to, source).await;
@@ -128,13 +150,15 @@ impl<S: Store> Vfs<S> {
                 let vfs = self.clone();
                 self.blocking(move || Ok(vfs.store.end_move(number)?)).await?;
                 if moved.is_err() {
-                    self.forget_names(from, to, source);
+                    moving = None;
+                    self.forget_names(source, target.as_ref());
                 }
                 moved?
             }
             false => self.move_file(ctx, from, to, source, target.as_ref()).await?,
         };
-        self.change_names(from, to, source, target.as_ref(), known);
+        self.change_names(from, to, source, target.as_ref(), known, moving);
+        kept.release();
         Ok(())
     }
 
@@ -154,7 +178,6 @@ impl<S: Store> Vfs<S> {
             }
             return Ok(None);
         }
-        self.commit_in_turn(source, &from.path, Ack::Close, ctx.until).await?;
         let object = source.state.lock().object.clone().ok_or(Error::Stale)?;
         let (from_key, to_key) = (self.keys.file(&from.path)?, self.keys.file(&to.path)?);
         let moved = self.store.rename(&from_key, &object, &to_key, object.headers.clone(), ctx.until).await?;
@@ -175,10 +198,31 @@ impl<S: Store> Vfs<S> {
         }
         state.reader = Some(reader).filter(|_| state.handles > 0);
         state.object = Some(moved);
+        state.lies_at = Some(key.clone());
         state.attr.ctime = SystemTime::now();
         state.synced = false;
         // Somebody else had written it: its attributes are to be read again.
         state.expires = if same { self.ttl_from_now() } else { Instant::now() };
+    }
+
+    /// The same for an object at `rest` below a moving directory.
+    fn adopt_moved_below(&self, source: &Held<S>, rest: &str, key: &Key, old: &Object, moved: Arc<Object>) {
+        let (path, is_dir) = (rest.trim_end_matches('/'), rest.ends_with('/'));
+        let (dir, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let dir = match dir {
+            "" => Some(source.inode.clone()),
+            dir => self.table.lock().find(source.ino, dir).cloned(),
+        };
+        // Whom the kernel does not know, nobody asks about what is in it.
+        let Some(dir) = dir else { return };
+        // Under this lock, so that no answer from before the move can come between.
+        let mut names = dir.dir.lock();
+        let name: Arc<str> = name.into();
+        names.change(&name, Some(Item { name: name.clone(), dir: is_dir, known: None }), true);
+        let inode = self.table.lock().child(dir.ino, &name).cloned();
+        if let Some(inode) = inode.filter(|inode| is_dir == (inode.kind == Kind::Dir)) {
+            self.adopt_moved(&inode, key, old, moved);
+        }
     }
 
     async fn move_tree(self: &Arc<Self>, from: &End<S>, to: &End<S>, source: &Held<S>) -> Result<Option<Arc<Object>>> {
@@ -225,12 +269,7 @@ impl<S: Store> Vfs<S> {
                 let moved = self.store.rename(&entry.key, &object, &to_key, object.headers.clone(), patience()).await?;
                 self.heads.forget(&entry.key);
                 self.heads.forget(&to_key);
-                let inode = self.table.lock().find(source.ino, rest.trim_end_matches('/')).cloned();
-                if let Some(inode) = inode
-                    && rest.ends_with('/') == (inode.kind == Kind::Dir)
-                {
-                    self.adopt_moved(&inode, &to_key, &object, Arc::new(moved));
-                }
+                self.adopt_moved_below(source, rest, &to_key, &object, Arc::new(moved));
                 Ok::<(), Error>(())
             }
         });
@@ -251,10 +290,11 @@ impl<S: Store> Vfs<S> {
             let Move { from, to } = &what;
             log::info!("{from} -> {to}: the move of this directory was interrupted and is finished now");
             let claims = || vec![Claim::Tree(from.clone()), Claim::Tree(to.clone())];
+            let mut left = None;
             loop {
                 let until = Instant::now() + self.options.max_stall;
                 let done = match self.turns.take(claims(), until).await {
-                    Ok(_turn) => self.finish_move(from, to).await,
+                    Ok(_turn) => self.finish_move(from, to, &mut left).await,
                     Err(error) => Err(error),
                 };
                 match done {
@@ -270,31 +310,52 @@ impl<S: Store> Vfs<S> {
         }
     }
 
-    async fn finish_move(&self, from: &str, to: &str) -> Result<()> {
+    /// `left`: what there was to be moved when it was first known. Between two tries the trees are free, and what programs make there since is
+    /// theirs to keep where it is.
+    async fn finish_move(&self, from: &str, to: &str, left: &mut Option<Vec<Left>>) -> Result<()> {
         let patience = || Instant::now() + self.options.max_stall;
         let (from_prefix, to_prefix) = (self.keys.below(from), self.keys.below(to));
-        let listing = self.store.list(&from_prefix, Depth::All, patience()).await?;
-        let mut moves = Vec::with_capacity(listing.entries.len());
-        for Entry { key, .. } in listing.entries {
-            let rest = key.as_str()[from_prefix.len()..].to_string();
-            if !rest.is_empty() {
-                moves.push((key, Key::new(format!("{to_prefix}{rest}"))?));
+        let left = match left {
+            Some(left) => left,
+            None => {
+                let listing = self.store.list(&from_prefix, Depth::All, patience()).await?;
+                let heads = listing.entries.into_iter().map(|Entry { key, .. }| async move {
+                    let object = self.store.head(&key, patience()).await?;
+                    Ok::<_, Error>(object.map(|object| Left { key, token: object.token }))
+                });
+                let found: Vec<_> = futures::stream::iter(heads).buffer_unordered(MOVES).try_collect().await?;
+                left.insert(found.into_iter().flatten().collect())
             }
-        }
-        let moves = moves.into_iter().map(|(from_key, to_key)| async move {
-            let Some(object) = self.head(&from_key, patience()).await? else { return Ok(()) };
-            self.store.rename(&from_key, &object, &to_key, object.headers.clone(), patience()).await?;
-            self.heads.forget(&from_key);
-            self.heads.forget(&to_key);
-            Ok::<(), Error>(())
-        });
+        };
+        let moves: Vec<_> = left.iter().map(|left| self.move_left(left, &from_prefix, &to_prefix)).collect();
         futures::stream::iter(moves).buffer_unordered(MOVES).try_collect::<()>().await?;
-        if let Some(marker) = self.keys.marker(from)?
-            && self.head(&marker, patience()).await?.is_some()
-        {
+        let below = self.store.below(&from_prefix, patience()).await?;
+        if let Some(marker) = self.keys.marker(from)?.filter(|_| below.marker && !below.children) {
             self.store.delete(&marker, patience()).await?;
             self.heads.forget(&marker);
         }
+        Ok(())
+    }
+
+    async fn move_left(&self, Left { key: from_key, token }: &Left, from_prefix: &str, to_prefix: &str) -> Result<()> {
+        let until = Instant::now() + self.options.max_stall;
+        let rest = &from_key.as_str()[from_prefix.len()..];
+        if rest.is_empty() {
+            return Ok(());
+        }
+        let to_key = Key::new(format!("{to_prefix}{rest}"))?;
+        let Some(object) = self.store.head(from_key, until).await? else { return Ok(()) };
+        let there = self.store.head(&to_key, until).await?;
+        // The copy that the interrupted move made is newer as well, and has the same content.
+        let newer =
+            |there: &Object| !same_content(&there.token, token) && there.token.modified_micros > token.modified_micros;
+        if !object.token.same(token) || there.as_ref().is_some_and(newer) {
+            log::warn!("{from_key}: stays here, because this or {to_key} was written after the move had begun");
+            return Ok(());
+        }
+        self.store.rename(from_key, &object, &to_key, object.headers.clone(), until).await?;
+        self.heads.forget(from_key);
+        self.heads.forget(&to_key);
         Ok(())
     }
 
@@ -305,6 +366,7 @@ impl<S: Store> Vfs<S> {
         source: &Held<S>,
         target: Option<&Held<S>>,
         known: Option<Arc<Object>>,
+        moving: Option<Moving>,
     ) {
         let stored = known.is_some();
         let item = Item { name: to.name.clone(), dir: source.kind == Kind::Dir, known };
@@ -343,6 +405,9 @@ impl<S: Store> Vfs<S> {
                 table.unlink(target.ino);
             }
             table.rename(source.ino, to.dir.ino, &to.name);
+            // Under the table's lock: whoever reads a path after it finds what lies there, and whoever read it before is not believed.
+            moving::settled(&table, source);
+            drop(moving);
         }
         if let Some(target) = target {
             self.mark_clean(target);
@@ -355,20 +420,19 @@ impl<S: Store> Vfs<S> {
     fn forget_below(&self, dir: &Arc<Inode<S>>) {
         let below = self.table.lock().below(dir.ino);
         for inode in below.iter().chain([dir]).filter(|inode| inode.kind == Kind::Dir) {
-            inode.dir.lock().drop_names();
+            inode.dir.lock().reset();
         }
     }
 
     /// After half a move nothing that was known about either tree counts any more.
-    fn forget_names(&self, from: &End<S>, to: &End<S>, source: &Held<S>) {
-        self.forget_below(source);
+    fn forget_names(&self, source: &Held<S>, target: Option<&Held<S>>) {
         let now = Instant::now();
-        let below = self.table.lock().below(source.ino);
-        for inode in below.iter().chain([&source.inode]) {
-            inode.state.lock().expires = now;
+        for dir in target.into_iter().chain([source]) {
+            self.forget_below(dir);
+            for inode in self.table.lock().below(dir.ino).iter().chain([&dir.inode]) {
+                inode.state.lock().expires = now;
+            }
         }
-        from.dir.dir.lock().expire();
-        to.dir.dir.lock().expire();
-        self.absent.lock().pop(&(to.dir.ino, to.name.clone()));
+        self.absent.lock().clear();
     }
 }

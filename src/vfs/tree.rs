@@ -6,6 +6,8 @@
 //! question therefore notes the number of the last change ([`DirState::begin`]), and what changed since is laid over the answer
 //! or makes it void ([`DirState::changed_since`]).
 //!
+//! A name that is just being moved shows what it showed before the move, whatever the bucket says meanwhile ([`DirState::keep`]).
+//!
 //! Owns names, not inodes. Names of files that are not stored yet (`local`) are in no listing of the bucket and are added to each.
 
 use std::collections::{BTreeMap, HashMap};
@@ -69,7 +71,11 @@ pub struct DirState {
     local: BTreeMap<Arc<str>, Item>,
     /// Heads fetched ahead of an `ls -l`.
     ahead: HashMap<Arc<str>, (Arc<Object>, Instant)>,
+    /// Names on the move, with what they show until it is done.
+    kept: BTreeMap<Arc<str>, Option<Item>>,
     seq: u64,
+    /// Answers asked for before this change prove nothing.
+    void: u64,
     /// Start numbers of the questions under way, with their count.
     asking: BTreeMap<u64, usize>,
     /// Changes since the oldest of them.
@@ -88,6 +94,9 @@ pub const AHEAD: usize = 64;
 
 impl DirState {
     pub fn verdict(&self, name: &str, now: Instant) -> Verdict {
+        if let Some(item) = self.kept.get(name) {
+            return item.clone().map_or(Verdict::Absent, |item| Verdict::Present(item, now));
+        }
         if let Some(item) = self.local.get(name) {
             return Verdict::Present(item.clone(), now);
         }
@@ -148,13 +157,38 @@ impl DirState {
 
     /// Did we change this name after the question went out? To be asked before [`DirState::end`].
     pub fn changed_since(&self, start: u64, name: &str) -> bool {
-        self.log.iter().any(|(seq, changed, _)| *seq > start && &**changed == name)
+        start < self.void || self.log.iter().any(|(seq, changed, _)| *seq > start && &**changed == name)
+    }
+
+    /// From here on this name shows `item`, until it is changed or let go. Whoever calls has the turn on the name.
+    pub fn keep(&mut self, name: &Arc<str>, item: Option<Item>) {
+        self.kept.insert(name.clone(), item);
+    }
+
+    pub fn is_kept(&self, name: &str) -> bool {
+        self.kept.contains_key(name)
+    }
+
+    /// What was kept did not come to pass as a whole: the bucket is to be asked, and not believed for what it said meanwhile.
+    pub fn let_go(&mut self, name: &str) {
+        if self.kept.remove(name).is_some() {
+            self.ahead.remove(name);
+            self.doubt();
+            self.expire();
+        }
+    }
+
+    /// Makes the answers void that are under way.
+    pub fn doubt(&mut self) {
+        self.seq += 1;
+        self.void = self.seq;
     }
 
     /// We created, replaced or removed (`None`) a name. `stored`: it is in the bucket, or will be in every later listing.
     pub fn change(&mut self, name: &Arc<str>, item: Option<Item>, stored: bool) {
         self.seq += 1;
         self.ahead.remove(name);
+        self.kept.remove(name);
         match (&item, stored) {
             (Some(item), false) => _ = self.local.insert(name.clone(), item.clone()),
             _ => _ = self.local.remove(name),
@@ -173,7 +207,9 @@ impl DirState {
         let mut delta: BTreeMap<Arc<str>, Option<Item>> =
             self.local.iter().map(|(name, item)| (name.clone(), Some(item.clone()))).collect();
         delta.extend(since.map(|(_, name, item)| (name.clone(), item.clone())));
+        delta.extend(self.kept.iter().map(|(name, item)| (name.clone(), item.clone())));
         let count = items.len();
+        let expires = if start < self.void { Instant::now() } else { expires };
         self.listed = Some(Listed { base: Arc::new(items), delta, expires });
         self.ahead.clear();
         self.ahead_until = 0;
@@ -204,6 +240,12 @@ impl DirState {
         true
     }
 
+    /// Forgets the listing, and makes those under way void.
+    pub fn reset(&mut self) {
+        self.drop_names();
+        self.doubt();
+    }
+
     /// Frees the memory of the listing. Local names stay: nobody else knows them.
     pub fn drop_names(&mut self) {
         self.listed = None;
@@ -219,6 +261,12 @@ impl DirState {
 
     pub fn has_local(&self) -> bool {
         !self.local.is_empty()
+    }
+
+    /// How many names the bucket holds here; `None`: the listing is not known.
+    pub fn stored_count(&mut self, now: Instant) -> Option<usize> {
+        let names = self.names(now)?;
+        Some(names.iter().filter(|item| !self.local.contains_key(&item.name)).count())
     }
 
     /// A lookup of a listed name needed a request. Returns the names to fetch ahead if lookups come in the listing's order.
@@ -309,7 +357,11 @@ pub fn items_of(listing: Listing, prefix: &str) -> Vec<Item> {
             },
         }
     }
-    // Stable with directories first among equals, so that the file of the same name is the one dropped.
+    sorted(items)
+}
+
+/// In the order of names, each once. Of equal names a directory comes before a file, else the first one stays.
+pub fn sorted(mut items: Vec<Item>) -> Vec<Item> {
     items.sort_by(|a, b| a.name.cmp(&b.name).then(b.dir.cmp(&a.dir)));
     items.dedup_by(|later, first| later.name == first.name);
     items
@@ -399,6 +451,24 @@ mod tests {
         assert!(matches!(dir.verdict("new", Instant::now()), Verdict::Present(..)));
         dir.change(&"new".into(), None, true);
         assert!(matches!(dir.verdict("new", Instant::now()), Verdict::Unknown));
+    }
+
+    #[test]
+    fn a_kept_name_shows_what_it_showed_and_doubt_follows_when_it_is_let_go() {
+        let far = Instant::now() + Duration::from_secs(3600);
+        let mut dir = DirState::default();
+        let name: Arc<str> = "moving".into();
+        dir.keep(&name, Some(item("moving")));
+        let (early, late) = (dir.begin(), dir.begin());
+        dir.set_names(vec![item("other")], early, far);
+        dir.end(early);
+        assert_eq!(shown(dir.names(Instant::now()).expect("fresh")), ["moving", "other"]);
+        dir.let_go(&name);
+        assert!(dir.names(Instant::now()).is_none(), "it is to be asked for");
+        assert!(dir.changed_since(late, "moving"));
+        dir.set_names(vec![item("other")], late, far);
+        dir.end(late);
+        assert!(dir.names(Instant::now()).is_none(), "what was asked for meanwhile proves nothing");
     }
 
     #[test]

@@ -13,6 +13,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::error::{Error, Result};
+use super::name;
 
 /// A part of the tree, by path.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,7 +34,7 @@ impl Claim {
 }
 
 fn is_within(path: &str, tree: &str) -> bool {
-    tree.is_empty() || path.strip_prefix(tree).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    name::below(path, tree).is_some()
 }
 
 #[derive(Default)]

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use cosfs_ha::journal::Move;
 use cosfs_ha::object::{ETag, Headers, Key, Object, Token, VersionId};
 use cosfs_ha::store::{Ack, Below, Depth, Entry, Error, Listing, Patch, Result, Staging, Store};
 use parking_lot::Mutex;
@@ -25,6 +26,11 @@ pub struct Fake {
     /// Writes stand still just before they get their scratch file, and how many do.
     pub hold_staging: AtomicBool,
     pub held: AtomicU64,
+    /// Renames stand still after the bucket has made them and before they answer, and how many do.
+    pub hold_renames: AtomicBool,
+    pub renamed: AtomicU64,
+    /// Moves of directories that an earlier process has begun.
+    pub moves: Mutex<Vec<Move>>,
 }
 
 #[derive(Default)]
@@ -320,9 +326,26 @@ impl Store for Fake {
     async fn rename(&self, from: &Key, _object: &Object, to: &Key, headers: Headers, until: Instant) -> Result<Object> {
         self.puts.fetch_add(1, Ordering::SeqCst);
         self.answer(true, until).await?;
-        let mut inner = self.inner.lock();
-        let stored = inner.keys.remove(from.as_str()).ok_or(Error::Gone(from.to_string()))?;
-        Ok(inner.put(to.as_str(), stored.data.clone(), headers))
+        let moved = {
+            let mut inner = self.inner.lock();
+            let stored = inner.keys.remove(from.as_str()).ok_or(Error::Gone(from.to_string()))?;
+            inner.put(to.as_str(), stored.data.clone(), headers)
+        };
+        self.renamed.fetch_add(1, Ordering::SeqCst);
+        while self.hold_renames.load(Ordering::SeqCst) {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.renamed.fetch_sub(1, Ordering::SeqCst);
+        Ok(moved)
+    }
+
+    fn begun_moves(&self) -> Vec<(u64, Move)> {
+        (0..).zip(self.moves.lock().iter().cloned()).collect()
+    }
+
+    fn end_move(&self, _number: u64) -> Result<()> {
+        self.moves.lock().clear();
+        Ok(())
     }
 
     async fn delete(&self, key: &Key, until: Instant) -> Result<()> {

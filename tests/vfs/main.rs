@@ -4,6 +4,7 @@ mod bench;
 mod fake;
 mod model;
 mod mounted;
+mod moving;
 mod outage;
 mod requests;
 mod rules;
