@@ -19,7 +19,7 @@ pub use load::{Error, load};
 pub use source::Source;
 pub use table::{AuthDigest, AuthTime, AuthType, CdnAuth, Mail};
 use value::Value;
-pub use value::{Commit, Level, Octal, Rate, Raw, SecondRegion, Secret, Size, Unaudited, Unreachable};
+pub use value::{Commit, Conflicts, Level, Octal, Rate, Raw, SecondRegion, Secret, Size, Unaudited, Unreachable};
 
 use crate::cos::redirect::AllowedHost;
 use crate::failover::Tuning;
@@ -160,6 +160,10 @@ section! {
         /// In `two-regions`, when one bucket has a write and the other cannot be reached: `degrade` says success (the journal brings it
         /// there later), `block` waits for the other bucket; after `max_stall`, `when_unreachable` decides.
         second_region: SecondRegion = SecondRegion::Degrade,
+        /// When somebody else has stored a file while it was changed here: `lww` lets the last writer win, names the other content's version
+        /// in the log and raises the alarm `conflict`; `copy` also publishes that content as `NAME.conflict-TIME-ETAG`; `off`: nobody looks,
+        /// which saves one LIST for each write.
+        conflicts: Conflicts = Conflicts::Lww,
         /// What it means that bucket B lacks a name while A is down and this host has never compared the two (a new host in the middle of an outage):
         /// `wait`: it may be in A, so the call waits and ends in EIO; `trust`: it does not exist. With `trust` one can work there at once. What A had not
         /// replicated is not shown until A is back, and a new file of the same name becomes its newest version.

@@ -28,7 +28,7 @@ pub mod xml;
 
 pub use attempt::{Attempt, Deadlines, Progress, Sent};
 pub use body::Body;
-pub use bucket::{List, ListPage, ListVersions, Listed, VersionEntry, VersionsPage};
+pub use bucket::{List, ListPage, ListVersions, Listed, VersionEntry, VersionsPage, current};
 pub use client::{Client, CopySource, Deleted, Get, GetAnswer};
 pub use clock::ClockOffset;
 pub use configuration::Resource;

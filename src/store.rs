@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::journal::{Move, Stage};
 use crate::object::{Headers, Key, Object};
 
+pub use conflict::Conflicts;
 pub use error::{Error, Result};
 pub use ha::{Commit, HaStore, Options, Pending, SecondRegion, WhenUnreachable};
 pub use read::Reader;
@@ -29,6 +30,7 @@ mod ask;
 mod backup;
 mod budget;
 pub mod canary;
+mod conflict;
 mod coverage;
 mod elsewhere;
 mod error;

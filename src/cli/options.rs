@@ -28,6 +28,7 @@ const OURS: &[(&str, &str, &str)] = &[
     ("cache_dir", "cache", "dir"),
     ("cache_size", "cache", "size"),
     ("commit", "mount", "commit"),
+    ("conflicts", "mount", "conflicts"),
     ("failback", "failover", "failback"),
     ("gid", "mount", "gid"),
     ("journal_dir", "journal", "dir"),

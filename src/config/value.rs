@@ -339,6 +339,11 @@ words! {
 }
 
 words! {
+    /// What becomes of a content that somebody else stored while a file was changed here.
+    Conflicts { Lww = "lww", Copy = "copy", Off = "off", }
+}
+
+words! {
     /// What it means that a bucket lacks a name, where the other one is down and they were never compared.
     Unaudited { Wait = "wait", Trust = "trust", }
 }

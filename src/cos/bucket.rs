@@ -72,6 +72,18 @@ pub struct VersionEntry {
     pub token: Option<Token>,
 }
 
+/// The version that the bucket shows now, among those of one key, newest first.
+pub fn current<'a>(entries: impl IntoIterator<Item = &'a VersionEntry>) -> Option<&'a VersionEntry> {
+    let mut first = None;
+    for entry in entries {
+        if entry.latest {
+            return Some(entry);
+        }
+        first = first.or(Some(entry));
+    }
+    first
+}
+
 impl Client {
     pub async fn list(&self, q: &List, at: &Attempt<'_>) -> Result<ListPage, Error> {
         let mut request = Request::bucket("GET")

@@ -13,7 +13,7 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use crate::cos::{Attempt, Client, Deadlines, Error, Kind, ListVersions, Progress, VersionEntry};
+use crate::cos::{self, Attempt, Client, Deadlines, Error, Kind, ListVersions, Progress};
 use crate::object::{Key, Object, Site, Token, VersionId};
 
 use super::coverage::{Difference, same_content};
@@ -70,8 +70,8 @@ pub async fn plan(clients: &[Client; 2], difference: &Difference) -> Result<Step
 async fn newest(client: &Client, key: &Key) -> Result<Newest, Error> {
     let query = ListVersions { prefix: key.to_string(), max_keys: VERSIONS_SEEN, ..ListVersions::default() };
     let page = request(async |at| client.list_versions(&query, &at).await).await?;
-    let of_key: Vec<&VersionEntry> = page.entries.iter().filter(|entry| entry.key == key.as_str()).collect();
-    let Some(entry) = of_key.iter().find(|entry| entry.latest).or(of_key.first()) else { return Ok(Newest::Absent) };
+    let of_key = page.entries.iter().filter(|entry| entry.key == key.as_str());
+    let Some(entry) = cos::current(of_key) else { return Ok(Newest::Absent) };
     if entry.marker {
         return Ok(Newest::Deleted(entry.version.commit_micros()));
     }

@@ -10,6 +10,7 @@ use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -21,6 +22,7 @@ use fuser::{
     ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
     WriteFlags,
 };
+use futures::FutureExt;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
@@ -110,12 +112,12 @@ impl<S: Store> Adapter<S> {
         back: impl FnOnce(&Arc<Vfs<S>>, T) + Send + 'static,
     ) {
         let (vfs, limit) = (self.vfs.clone(), self.stall);
-        let mut running = self.rt.spawn(work);
         self.rt.spawn(async move {
+            let mut running = pin!(AssertUnwindSafe(work).catch_unwind());
             let ended = match patience {
                 // A little later than the work's own deadline, whose error says more.
                 Patience::Stall => tokio::time::timeout(limit + limit / 20, &mut running).await,
-                Patience::Steps => Ok((&mut running).await),
+                Patience::Steps => Ok(running.as_mut().await),
             };
             let late = ended.is_err();
             reply(match ended {

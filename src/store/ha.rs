@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::budget::Budget;
 use super::canary::Canaries;
+use super::conflict::{Conflicts, Searches};
 use super::coverage::Coverage;
 use super::freshness::Fact;
 use super::list::Listings;
@@ -79,6 +80,8 @@ pub struct Options {
     pub when_unreachable: WhenUnreachable,
     /// What a write answers in [`Commit::TwoRegions`] that one bucket has and the other cannot take.
     pub second_region: SecondRegion,
+    /// What becomes of a content that somebody else stored meanwhile.
+    pub conflicts: Conflicts,
     /// Does the master's "not found" count while the other bucket is down and no audit was ever made?
     pub trust_unaudited: bool,
     /// Pause between two syncs of what programs wrote without asking for one; zero: never.
@@ -111,6 +114,7 @@ impl Default for Options {
             commit: Commit::default(),
             when_unreachable: WhenUnreachable::default(),
             second_region: SecondRegion::default(),
+            conflicts: Conflicts::default(),
             trust_unaudited: false,
             sync_interval: Duration::from_secs(5),
             max_stall: Duration::from_secs(30),
@@ -143,6 +147,7 @@ pub(super) struct Inner {
     pub(super) canaries: Canaries,
     pub(super) settle: Settle,
     pub(super) doubts: Doubts,
+    pub(super) searches: Searches,
     pub(super) fetches: Mutex<Fetches>,
     pub(super) listings: Mutex<Listings>,
     /// What a bucket made of the latest writes, by sequence number: a file opened before its write had an answer finds its version here.
@@ -169,6 +174,7 @@ impl HaStore {
             canaries: Canaries::default(),
             settle: Settle::new(),
             doubts: Doubts::default(),
+            searches: Searches::new(),
             fetches: Mutex::new(Fetches::default()),
             listings: Mutex::new(Listings::new()),
             settled: Mutex::new(LruCache::new(SETTLED_MAX)),
@@ -280,6 +286,11 @@ impl Inner {
         Stamp { mount: self.journal.mount_id(), epoch: record.epoch, seq: record.seq }
     }
 
+    /// A stamp that this mount gave.
+    pub(super) fn own(&self, stamp: Option<Stamp>) -> Option<Stamp> {
+        stamp.filter(|stamp| stamp.mount == self.journal.mount_id())
+    }
+
     /// The object a pending write makes, or `None` for a delete. Before a bucket has answered, the token has no version and is
     /// recognised by its stamp.
     pub(super) fn object_of(&self, record: &Record) -> Option<Object> {
@@ -326,7 +337,7 @@ impl Inner {
     /// What somebody else wrote after a bucket had taken this record, if this mount has shown it.
     pub(super) fn overwritten_by(&self, record: &Record) -> Option<Object> {
         let Some(Known::Present(object)) = self.seen(&record.key) else { return None };
-        let foreign = object.token.stamp.is_none_or(|stamp| stamp.mount != self.journal.mount_id());
+        let foreign = self.own(object.token.stamp).is_none();
         (foreign && newer_than_acked(&object.token, record)).then_some(object)
     }
 
@@ -342,7 +353,7 @@ impl Inner {
             Some(Known::Absent { stamp, .. }) => stamp,
             None => None,
         };
-        stamp.filter(|stamp| stamp.mount == self.journal.mount_id()).map_or(0, |stamp| stamp.seq)
+        self.own(stamp).map_or(0, |stamp| stamp.seq)
     }
 
     /// Swaps a token from before its upload for the one the bucket gave, once that is known.
@@ -363,7 +374,7 @@ impl Inner {
 
     /// The token that a bucket gave to a write of this mount.
     pub(super) fn token_of_stamp(&self, stamp: Option<Stamp>) -> Option<Token> {
-        let stamp = stamp.filter(|stamp| stamp.mount == self.journal.mount_id())?;
+        let stamp = self.own(stamp)?;
         let acked = self.journal.get(stamp.seq).map(|record| record.acked.clone()).unwrap_or_default();
         let master = self.links.view().master.index();
         let tokens = [acked[master].clone(), acked[1 - master].clone()];

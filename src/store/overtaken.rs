@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::ha::Inner;
 use super::verify::LOOK_TIME;
-use crate::cos::{Attempt, Kind, ListVersions, VersionEntry};
+use crate::cos::{self, Attempt, Kind, ListVersions, VersionEntry};
 use crate::journal::{Op, Record};
 use crate::linkage::AttemptError;
 use crate::mutant::{Mutant, lacks};
@@ -137,7 +137,7 @@ impl Inner {
         );
         let (Some(a), Some(b)) = (a, b) else { return false };
         for (site, entries) in [(Site::A, &a), (Site::B, &b)] {
-            let Some(current) = entries.iter().find(|entry| entry.latest).or(entries.first()) else { continue };
+            let Some(current) = cos::current(entries) else { continue };
             // A write of ours that was committed late has the newer id, so only its stamp tells.
             if versions(record).any(|version| *version == current.version) {
                 continue;
@@ -177,7 +177,7 @@ impl Inner {
             })
             .await;
         let stamp = found.ok()?.token.stamp;
-        Some(stamp.is_some_and(|stamp| stamp.mount == self.journal.mount_id() && stamp.seq < record.seq))
+        Some(self.own(stamp).is_some_and(|stamp| stamp.seq < record.seq))
     }
 
     /// Removes a version by its id in both buckets: exact, repeatable, and not replicated. False if that did not succeed.

@@ -391,7 +391,7 @@ impl Inner {
 
     /// The token under which one bucket has a base; `None` if it does not have it (yet).
     async fn base_at(&self, site: Site, base: &Base) -> Outcome<Option<Token>> {
-        let own = base.token.stamp.filter(|stamp| stamp.mount == self.journal.mount_id());
+        let own = self.own(base.token.stamp);
         let acked =
             own.and_then(|stamp| self.journal.get(stamp.seq)).and_then(|record| record.acked[site.index()].clone());
         let acked = acked.and_then(|ack| ack.token).and_then(|token| token.version);

@@ -144,11 +144,16 @@ impl Inner {
                 loop {
                     let key = inner.settle.queue.take().await;
                     // A worker must outlive any mistake in what it carries: the record is still in the journal.
-                    let rest = AssertUnwindSafe(inner.carry_key(&key)).catch_unwind().await.unwrap_or_else(|_| {
+                    let mut delivered = None;
+                    let carried = AssertUnwindSafe(inner.carry_key(&key, &mut delivered)).catch_unwind().await;
+                    let rest = carried.unwrap_or_else(|_| {
                         log::error!("{key}: sending the write panicked; it stays in the journal and is tried again");
                         Some(REFUSED_PAUSE)
                     });
                     inner.settle.queue.done(key, rest.map(|pause| Instant::now() + pause));
+                    if let Some((site, record)) = delivered {
+                        Inner::search_conflict(&inner, site, &record).await;
+                    }
                 }
             });
         }
@@ -194,8 +199,9 @@ impl Inner {
         self.settle.queue.add(key);
     }
 
-    /// Delivers the newest record of a key to the master of the moment. Returns how long to rest before the next try; `None`: all done.
-    async fn carry_key(&self, key: &Key) -> Option<Duration> {
+    /// Delivers the newest record of a key to the master of the moment, which it notes in `delivered`. Returns how long to rest before the next
+    /// try; `None`: all done.
+    async fn carry_key(&self, key: &Key, delivered: &mut Option<(Site, Arc<Record>)>) -> Option<Duration> {
         loop {
             let view = self.links.view();
             let record = match self.next_step(key, view.master).await {
@@ -218,6 +224,7 @@ impl Inner {
             if let Err(trouble) = self.carry_record(site, &record).await {
                 return Some(self.after_trouble(&record, site, trouble));
             }
+            *delivered = Some((site, record));
         }
     }
 
@@ -344,7 +351,7 @@ impl Inner {
             .await;
             return Ok(true);
         }
-        let later = object.token.stamp.is_some_and(|s| s.mount == self.journal.mount_id() && s.seq > record.seq);
+        let later = self.own(object.token.stamp).is_some_and(|stamp| stamp.seq > record.seq);
         if later || newer_than_acked(&object.token, record) {
             self.note_foreign(site, key, &object.token);
             self.mark(record.seq, Change::Verified { site }).await;
@@ -363,7 +370,7 @@ impl Inner {
 
     /// One line if a newer version is not this mount's own.
     pub(super) fn note_foreign(&self, site: Site, key: &Key, found: &Token) {
-        if found.stamp.is_none_or(|stamp| stamp.mount != self.journal.mount_id()) {
+        if self.own(found.stamp).is_none() {
             let what =
                 format!("{key}: bucket {site} holds a newer write of somebody else; ours stays as an older version");
             log::warn!("{what}");

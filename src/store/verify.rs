@@ -22,7 +22,7 @@ use super::ha::{Inner, holds};
 use super::overtaken;
 use super::settle::{Fate, newer_than_acked};
 use crate::cache::Known;
-use crate::cos::{Attempt, Kind, ListVersions, VersionEntry};
+use crate::cos::{self, Attempt, Kind, ListVersions, VersionEntry};
 use crate::failover::{Health, JournalView, State};
 use crate::journal::{Change, Op, Record};
 use crate::linkage::AttemptError;
@@ -284,7 +284,7 @@ impl Inner {
                 Err(_) => return false,
             };
             let expected = self.own_seq_seen(key);
-            let late = token.stamp.is_some_and(|s| s.mount == self.journal.mount_id() && s.seq < newest.max(expected));
+            let late = self.own(token.stamp).is_some_and(|stamp| stamp.seq < newest.max(expected));
             let (true, Some(version)) = (late, &token.version) else { return true };
             match self.is_overtaken_here(site, key, &token).await {
                 Some(true) => {}
@@ -333,7 +333,7 @@ impl Inner {
             return true;
         }
         let Some(entries) = self.versions_at(site, &record.key).await else { return false };
-        match entries.iter().find(|entry| entry.latest).or(entries.first()) {
+        match cos::current(&entries) {
             Some(current) if current.marker => {
                 self.remove_overtaken(site, &record.key, &current.version).await;
                 false
@@ -463,12 +463,12 @@ impl Inner {
     }
 
     /// Does the bucket that took this write hold a later one of somebody else? Not known: assumed, because sending ours once more would put it on top.
-    async fn is_overwritten(&self, site: Site, record: &Record) -> bool {
+    async fn shows_another(&self, site: Site, record: &Record) -> bool {
         if self.overwritten_by(record).is_some() {
             return true;
         }
         match self.versions_at(site, &record.key).await {
-            Some(entries) => match entries.iter().find(|entry| entry.latest).or(entries.first()) {
+            Some(entries) => match cos::current(&entries) {
                 Some(current) => !overtaken::versions(record).any(|version| *version == current.version),
                 None => false,
             },
@@ -480,7 +480,7 @@ impl Inner {
     async fn push_late(&self, site: Site, record: &Arc<Record>) {
         let age = crate::clock::age(record.created);
         let health = self.links.view().linkages[site.index()][Class::Write.index()].health;
-        if age < self.options.lag_max || health != Health::Up || self.is_overwritten(site.other(), record).await {
+        if age < self.options.lag_max || health != Health::Up || self.shows_another(site.other(), record).await {
             return;
         }
         log::warn!("{}: not replicated to bucket {site} after {} s, uploading it there", record.key, age.as_secs());

@@ -7,6 +7,7 @@ mod common;
 
 mod alarms;
 mod cdn;
+mod conflicts;
 mod crash;
 mod crowd;
 mod directory;

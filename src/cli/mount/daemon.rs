@@ -38,7 +38,7 @@ use crate::journal::{self, Journal, Op, Record};
 use crate::linkage::Linkages;
 use crate::object::{self, Class, Key, Site};
 use crate::origin::Origin;
-use crate::store::{Commit, HaStore, Options, SecondRegion, WhenUnreachable};
+use crate::store::{Commit, Conflicts, HaStore, Options, SecondRegion, WhenUnreachable};
 use crate::vfs::{Vfs, VfsOptions};
 
 /// How long SIGTERM waits for unsent writes. Service managers send SIGKILL after 90 s by default.
@@ -305,6 +305,11 @@ impl Mounted {
             second_region: match config.mount.second_region {
                 config::SecondRegion::Degrade => SecondRegion::Degrade,
                 config::SecondRegion::Block => SecondRegion::Block,
+            },
+            conflicts: match config.mount.conflicts {
+                config::Conflicts::Lww => Conflicts::Lww,
+                config::Conflicts::Copy => Conflicts::Copy,
+                config::Conflicts::Off => Conflicts::Off,
             },
             trust_unaudited: config.mount.unaudited == config::Unaudited::Trust,
             sync_interval: config.mount.sync_interval,
