@@ -220,6 +220,16 @@ pub trait Store: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Nobody can be asked at all at the moment: whoever knows an older answer need not wait for a new one.
+    fn is_dark(&self) -> bool {
+        false
+    }
+
+    /// Resolves when it is dark, and never after the deadline.
+    fn blackout(&self, _until: Instant) -> impl Future<Output = ()> + Send {
+        std::future::pending()
+    }
+
     /// How far the newest write of a key has come; `None`: nothing of it is on its way any more.
     fn stage(&self, _key: &Key) -> Option<Stage> {
         None

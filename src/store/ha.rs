@@ -21,6 +21,7 @@ use super::conflict::{Conflicts, Searches};
 use super::coverage::Coverage;
 use super::freshness::Fact;
 use super::list::Listings;
+use super::look::everything_down;
 use super::overtaken::Doubts;
 use super::read::{Fetches, Reader};
 use super::settle::{Settle, newer_than_acked};
@@ -473,6 +474,14 @@ impl Store for HaStore {
 
     async fn delete(&self, key: &Key, until: Instant) -> Result<()> {
         Inner::delete(&self.inner, key, until).await
+    }
+
+    fn is_dark(&self) -> bool {
+        everything_down(&self.inner.links.view())
+    }
+
+    async fn blackout(&self, until: Instant) {
+        self.inner.blackout(until).await;
     }
 
     fn begin_move(&self, what: &Move) -> Result<u64> {

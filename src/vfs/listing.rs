@@ -177,14 +177,15 @@ impl<S: Store> Vfs<S> {
     /// The complete listing of a directory, from memory or by one shared question.
     pub(super) async fn names(self: &Arc<Self>, dir: &Arc<Inode<S>>, until: Instant) -> Result<Names> {
         for _ in 0..ATTEMPTS {
-            let flight = {
+            let (flight, knows_old) = {
                 let mut state = dir.dir.lock();
                 if let Some(names) = state.names(Instant::now()) {
                     drop(state);
                     self.used_listing(dir.ino);
                     return Ok(names);
                 }
-                match &state.flight {
+                let knows_old = state.names_even_if_old().is_some();
+                let flight = match &state.flight {
                     Some(flight) => flight.clone(),
                     None => {
                         let held = self.hold(dir.ino).ok();
@@ -202,9 +203,10 @@ impl<S: Store> Vfs<S> {
                         state.flight = Some(flight.clone());
                         flight
                     }
-                }
+                };
+                (flight, knows_old)
             };
-            if let Err(error) = flight.await {
+            if let Err(error) = self.unless_dark(knows_old, until, flight).await {
                 let mut state = dir.dir.lock();
                 let grace = Instant::now() + STALE_GRACE;
                 let old = if error.is_outage() && state.extend(grace) { state.names_even_if_old() } else { None };

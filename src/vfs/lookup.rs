@@ -210,7 +210,7 @@ impl<S: Store> Vfs<S> {
         let expires = self.ttl_from_now();
         let object = match self.keys.marker("")? {
             None => None,
-            Some(marker) => match self.head(&marker, until).await {
+            Some(marker) => match self.unless_dark(true, until, self.head_of(&marker, until)).await {
                 Ok(object) => object,
                 Err(e) => {
                     log::debug!("attributes of the root stay as they were: {e}");
@@ -286,7 +286,8 @@ impl<S: Store> Vfs<S> {
                 Plan::Known => continue,
             };
             self.fetch_ahead(dir, ahead);
-            let answer = self.ask(&path, name, question, until).await;
+            let knows_old = old.is_some() || dir.dir.lock().has_old(name);
+            let answer = self.unless_dark(knows_old, until, self.ask(&path, name, question, until)).await;
             if let Some(settled) = self.settle(dir, name, Asked { path, start }, answer, old) {
                 return settled;
             }
@@ -437,6 +438,31 @@ impl<S: Store> Vfs<S> {
 
     fn found_object(&self, object: Arc<Object>, expires: Instant) -> Found {
         Found { attr: Attr::of_object(&object, false, &self.defaults), object: Some(object), lies_at: None, expires }
+    }
+
+    async fn head_of(&self, key: &Key, until: Instant) -> Result<Option<Arc<Object>>> {
+        Ok(self.head(key, until).await?)
+    }
+
+    /// Where an older answer is known, nobody waits for one that cannot come: not when nobody can be asked, and not longer than until then.
+    pub(super) async fn unless_dark<T>(
+        &self,
+        knows_old: bool,
+        until: Instant,
+        question: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        if !knows_old {
+            return question.await;
+        }
+        let dark = Error::TimedOut("nobody can be asked");
+        if self.store.is_dark() {
+            return Err(dark);
+        }
+        tokio::select! {
+            biased;
+            answer = question => answer,
+            () = self.store.blackout(until) => Err(dark),
+        }
     }
 
     pub(super) async fn head(&self, key: &Key, until: Instant) -> HeadAnswer {

@@ -31,6 +31,8 @@ pub struct Fake {
     pub renamed: AtomicU64,
     /// Moves of directories that an earlier process has begun.
     pub moves: Mutex<Vec<Move>>,
+    /// Questions get no answer at all, and everybody knows.
+    pub silent: AtomicBool,
 }
 
 #[derive(Default)]
@@ -137,6 +139,12 @@ impl Fake {
             let inner = self.inner.lock();
             (inner.delay, inner.down || (write && inner.writes_down))
         };
+        while self.silent.load(Ordering::SeqCst) && Instant::now() < until {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        if Instant::now() >= until {
+            return Err(Error::Unavailable("no answer in time".into()));
+        }
         if !delay.is_zero() {
             tokio::time::timeout_at(until, tokio::time::sleep(delay))
                 .await
@@ -337,6 +345,19 @@ impl Store for Fake {
         }
         self.renamed.fetch_sub(1, Ordering::SeqCst);
         Ok(moved)
+    }
+
+    fn is_dark(&self) -> bool {
+        self.silent.load(Ordering::SeqCst)
+    }
+
+    async fn blackout(&self, until: Instant) {
+        while !self.is_dark() {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            if Instant::now() >= until {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     fn begun_moves(&self) -> Vec<(u64, Move)> {

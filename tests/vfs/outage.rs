@@ -1,8 +1,11 @@
 //! When nobody answers: nothing vanishes, nothing is lost, everything ends.
 
+use std::ffi::OsStr;
+use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
-use cosfs_ha::vfs::{Error, VfsOptions};
+use cosfs_ha::vfs::{Ctx, Error, ROOT, VfsOptions};
+use tokio::time::Instant;
 
 use crate::bench::{Bench, User, ctx};
 
@@ -38,6 +41,44 @@ fn an_outage_is_never_absence_and_what_was_known_stays() {
         bench.store.set_down(false);
         tokio::time::sleep(Duration::from_millis(1100)).await;
         assert_eq!(user.names("").await.expect("lists"), ["d", "unseen"]);
+    });
+}
+
+#[test]
+fn when_nobody_can_be_asked_what_was_known_is_shown_at_once() {
+    let bench = Bench::with(short_ttl());
+    let user = User(bench.vfs.clone());
+    for n in 0..3 {
+        bench.store.foreign_put(&format!("d/f{n}"), b"x", &[]);
+    }
+    bench.run(async {
+        user.names("d").await.expect("lists");
+        user.stat("d/f1").await.expect("there");
+        user.mkdir("own").await.expect("makes");
+        tokio::time::sleep(Duration::from_millis(60)).await;
+        // The first of them are under way when it begins.
+        bench.store.set_delay(Duration::from_secs(5));
+        let begin = Instant::now();
+        let early = tokio::spawn({
+            let user = user.clone();
+            async move { (user.names("d").await, user.stat("d/f1").await.map(drop)) }
+        });
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        bench.store.silent.store(true, SeqCst);
+        let (names, stat) = early.await.expect("no panic");
+        assert_eq!(names.expect("the listing last seen"), ["f0", "f1", "f2"]);
+        stat.expect("attributes last seen");
+        for _ in 0..3 {
+            assert_eq!(user.names("d").await.expect("lists"), ["f0", "f1", "f2"]);
+            user.stat("d/f1").await.expect("there");
+            assert!(matches!(user.stat("own/nothing").await, Err(Error::NotFound)));
+            user.create("own/new", libc::O_RDWR).await.expect("creates");
+            tokio::time::sleep(Duration::from_millis(1100)).await;
+        }
+        assert!(begin.elapsed() < Duration::from_secs(10), "nobody waited: {:?}", begin.elapsed());
+        let hasty = Ctx { until: Instant::now() + Duration::from_millis(100), ..ctx() };
+        let unknown = bench.vfs.lookup(&hasty, ROOT, OsStr::new("unknown")).await;
+        assert!(unknown.is_err_and(|error| error.is_outage()), "what was never known is no absence");
     });
 }
 
