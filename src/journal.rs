@@ -173,6 +173,7 @@ impl Journal {
             verified: [false; 2],
             ambiguous: [false; 2],
             uploads: [None, None],
+            condemned: Vec::new(),
         })?;
         self.wait(answer).await?;
         Ok(record)

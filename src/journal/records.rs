@@ -152,6 +152,9 @@ pub struct Record {
     /// A multipart upload was begun and is neither completed nor aborted.
     #[serde(default)]
     pub uploads: [Option<String>; 2],
+    /// Versions of the key that are to be in neither bucket. Noted before the first removal, so that a kill after it does not leave the second out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub condemned: Vec<VersionId>,
 }
 
 impl Record {
@@ -179,6 +182,11 @@ impl Record {
             Change::Settled { site } => next.ambiguous[site.index()] = false,
             Change::Epoch(epoch) => next.epoch = *epoch,
             Change::Upload { site, id } => next.uploads[site.index()] = id.clone(),
+            Change::Condemned { version } => {
+                if !next.condemned.contains(version) {
+                    next.condemned.push(version.clone());
+                }
+            }
         }
         (next != *self).then_some(next)
     }
@@ -281,6 +289,10 @@ pub enum Change {
     Upload {
         site: Site,
         id: Option<String>,
+    },
+    /// A version of the key is about to be removed from both buckets.
+    Condemned {
+        version: VersionId,
     },
 }
 

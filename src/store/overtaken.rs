@@ -6,7 +6,8 @@
 //! its newest record stays in the journal, and its content is shown from there, until all versions of that time are in both buckets
 //! and each shows the newest. An older write of this mount that a bucket shows instead is removed by its id in both.
 //!
-//! What is in doubt is kept in memory only: after a restart every key of the journal is. It costs two LISTs of one key's versions, and only where
+//! What is in doubt is kept in memory only: after a restart every key of the journal is. What is to be removed is noted in the key's newest
+//! record before the first removal. It costs two LISTs of one key's versions, and only where
 //! a key was overwritten before it was replicated or a write had to go to both buckets.
 //!
 //! Owns: keys in doubt. Owns not: verification of single writes, writes with a lost answer (`verify`). Checked by the simulation in
@@ -20,7 +21,7 @@ use tokio::time::Instant;
 use super::ha::Inner;
 use super::verify::LOOK_TIME;
 use crate::cos::{self, Attempt, Kind, ListVersions, VersionEntry};
-use crate::journal::{Op, Record};
+use crate::journal::{Change, Op, Record};
 use crate::linkage::AttemptError;
 use crate::mutant::{Mutant, lacks};
 use crate::object::{Class, Key, Site, VersionId};
@@ -58,6 +59,13 @@ impl Doubts {
     pub(super) fn clear(&self, key: &Key) {
         self.since.lock().remove(key);
         self.condemned.lock().remove(key);
+    }
+
+    /// From a record of an earlier run.
+    pub(super) fn take_up(&self, record: &Record) {
+        for version in &record.condemned {
+            self.condemn(&record.key, version);
+        }
     }
 
     fn condemn(&self, key: &Key, version: &VersionId) {
@@ -186,6 +194,9 @@ impl Inner {
             "{key}: bucket {site} shows an older write that came late (version {version}); removing that version"
         );
         self.doubts.condemn(key, version);
+        if let Some(newest) = self.journal.latest(key) {
+            self.mark(newest.seq, Change::Condemned { version: version.clone() }).await;
+        }
         self.remove_condemned(key).await
     }
 

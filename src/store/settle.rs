@@ -136,6 +136,7 @@ impl Inner {
         for record in this.journal.all() {
             this.settle.taken_up.fetch_max(record.seq, Relaxed);
             this.doubts.raise(&record, before);
+            this.doubts.take_up(&record);
             this.settle.queue.add(&record.key);
         }
         for _ in 0..CARRIED_AT_ONCE {

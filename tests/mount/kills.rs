@@ -139,9 +139,7 @@ fn play(commit: &str) {
     println!("COSFS_HA_SEED={seed}");
     let mut rng = StdRng::seed_from_u64(seed);
     let config = format!("[mount]\ncommit = \"{commit}\"\nmax_stall = \"10s\"\n");
-    // A kill in the middle of a removal leaves an old version in one bucket only, which nobody waits for longer than this.
-    let failover = "lag_max = \"20s\"\n".to_string();
-    let mut bench = Bench::with(Setup { config, failover, ..Setup::default() });
+    let mut bench = Bench::with(Setup { config, ..Setup::default() });
     std::fs::create_dir(bench.path("work")).unwrap();
     let (mut acked, mut outages) = (0, 0);
     for round in 0..kills() {

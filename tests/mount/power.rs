@@ -176,7 +176,7 @@ fn what_was_synced_survives_a_power_cut() {
     let emulator = Emulator::start();
     let mut disk = Disk::new(emulator.dir.path());
     let config = "[mount]\ncommit = \"journal\"\nsync_interval = \"0s\"\n".to_string();
-    // As in the tests with kills.
+    // A cut in the middle of a removal leaves an old version in one bucket only, which nobody waits for longer than this.
     let failover = "lag_max = \"20s\"\n".to_string();
     let mut bench = Bench::on(emulator, Setup { config, failover, ..Setup::default() });
     bench.shell("mkdir d");
