@@ -229,6 +229,10 @@ impl<S: Store> Vfs<S> {
             }
         };
         let mut state = dir.dir.lock();
+        if self.table.lock().path(dir.ino) != path {
+            // The directory was moved meanwhile: this may be what is left at its old place.
+            state.doubt();
+        }
         let result = answer.map(|(items, expires)| {
             // A listing of many pages may take longer than the TTL; it counts for a moment in any case.
             let expires = expires.max(Instant::now() + (self.options.metadata_ttl / 2).min(Duration::from_secs(1)));

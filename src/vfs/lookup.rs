@@ -113,6 +113,9 @@ enum Plan {
 /// trip; in an outage the second may have no answer before the deadline, and a program should not wait for what it does not need.
 const SECOND_ANSWER: Duration = Duration::from_millis(500);
 
+/// How long the store may take to answer from its journal and its index.
+const FROM_MEMORY: Duration = Duration::from_millis(50);
+
 /// Asks two questions at the same time. The positive answer of one is not held up by the other: that one becomes unavailable when it
 /// takes much longer.
 async fn either_proves<A, B>(
@@ -335,6 +338,9 @@ impl<S: Store> Vfs<S> {
         match answer {
             _ if overtaken => None,
             Ok(Some(found)) => {
+                // Also where its time is over: it may have to do again when nobody can be asked.
+                let known = found.object.clone().filter(|_| found.lies_at.is_none());
+                names.learn(Item { name: name.clone(), dir: found.attr.kind == Kind::Dir, known });
                 let held = self.instantiate(dir, name, found);
                 drop(names);
                 held.map(|held| Ok(Some(held)))
@@ -454,15 +460,17 @@ impl<S: Store> Vfs<S> {
         if !knows_old {
             return question.await;
         }
-        let dark = Error::TimedOut("nobody can be asked");
-        if self.store.is_dark() {
-            return Err(dark);
+        let mut question = pin!(question);
+        if !self.store.is_dark() {
+            tokio::select! {
+                biased;
+                answer = &mut question => return answer,
+                () = self.store.blackout(until) => {}
+            }
         }
-        tokio::select! {
-            biased;
-            answer = question => answer,
-            () = self.store.blackout(until) => Err(dark),
-        }
+        // What the store knows by itself is newer than what is known here, and needs nobody.
+        let dark = |_| Err(Error::TimedOut("nobody can be asked"));
+        timeout(FROM_MEMORY, question).await.unwrap_or_else(dark)
     }
 
     pub(super) async fn head(&self, key: &Key, until: Instant) -> HeadAnswer {

@@ -143,6 +143,11 @@ impl<S: Store> Vfs<S> {
             true => {
                 let what = Move { from: from.path.clone(), to: to.path.clone() };
                 moving = Some(self.trees.begin(what.clone()));
+                // What was asked before looks at one place only.
+                for dir in [Some(source), target.as_ref()].into_iter().flatten() {
+                    let below = self.table.lock().below(dir.ino);
+                    below.iter().chain([&dir.inode]).for_each(|inode| inode.dir.lock().doubt());
+                }
                 let vfs = self.clone();
                 let number = self.blocking(move || Ok(vfs.store.begin_move(&what)?)).await?;
                 let moved = self.move_tree(from, to, source).await;
@@ -219,6 +224,7 @@ impl<S: Store> Vfs<S> {
         let mut names = dir.dir.lock();
         let name: Arc<str> = name.into();
         names.change(&name, Some(Item { name: name.clone(), dir: is_dir, known: None }), true);
+        self.absent.lock().pop(&(dir.ino, name.clone()));
         let inode = self.table.lock().child(dir.ino, &name).cloned();
         if let Some(inode) = inode.filter(|inode| is_dir == (inode.kind == Kind::Dir)) {
             self.adopt_moved(&inode, key, old, moved);

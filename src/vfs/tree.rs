@@ -172,9 +172,8 @@ impl DirState {
     /// What was kept did not come to pass as a whole: the bucket is to be asked, and not believed for what it said meanwhile.
     pub fn let_go(&mut self, name: &str) {
         if self.kept.remove(name).is_some() {
-            self.ahead.remove(name);
-            self.doubt();
-            self.expire();
+            // Not even when nobody can be asked: half of it may have happened.
+            self.reset();
         }
     }
 
@@ -228,6 +227,14 @@ impl DirState {
         }
     }
 
+    /// What a question about one name has shown; not a change of ours either. A listing may still show what was there before.
+    pub fn learn(&mut self, item: Item) {
+        self.ahead.remove(&item.name);
+        if let Some(listed) = &mut self.listed {
+            listed.delta.insert(item.name.clone(), Some(item));
+        }
+    }
+
     /// Does a listing that has run out show the name as a file with known attributes?
     pub fn has_old(&self, name: &str) -> bool {
         self.listed.as_ref().and_then(|listed| listed.find(name)).is_some_and(|item| item.known.is_some())
@@ -250,13 +257,6 @@ impl DirState {
     pub fn drop_names(&mut self) {
         self.listed = None;
         self.ahead.clear();
-    }
-
-    /// The next question goes to the bucket.
-    pub fn expire(&mut self) {
-        if let Some(listed) = &mut self.listed {
-            listed.expires = Instant::now();
-        }
     }
 
     pub fn has_local(&self) -> bool {

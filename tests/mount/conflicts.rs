@@ -98,3 +98,23 @@ fn our_own_writes_are_no_conflict() {
         assert!(bench.emulator.objects("a").keys().all(|key| !key.contains(".conflict-")));
     }
 }
+
+#[test]
+fn a_foreign_file_saved_twice_in_an_outage_is_no_conflict() {
+    let bench = bench("copy", "journal");
+    bench.emulator.bucket(Site::A).put("saved", "theirs");
+    bench.emulator.bucket(Site::A).put("replaced", "theirs");
+    bench.shell("cat saved replaced; ls");
+    for site in ["a", "b"] {
+        bench.emulator.black_hole(site);
+    }
+    bench.wait_state("both_down", Duration::from_secs(30));
+    bench.shell("echo one > saved; echo two > saved; rm replaced; echo ours > replaced");
+    for site in ["a", "b"] {
+        bench.emulator.heal(site);
+    }
+    bench.settle();
+    std::thread::sleep(Duration::from_secs(2));
+    assert_eq!(bench.log().matches(TOLD).count(), 0, "{}", bench.log());
+    assert_eq!(fs::read_to_string(bench.path("replaced")).unwrap(), "ours\n");
+}
