@@ -354,8 +354,8 @@ impl Inner {
 
     /// What this mount believes it overwrites.
     fn base(&self, key: &Key) -> Option<Token> {
-        // A write that was sent nowhere is given up for the newer one: that lies over what the first was to lie over.
-        if let Some(unsent) = self.journal.latest(key).filter(|last| !last.sent.contains(&true) && last.is_unsent()) {
+        // A write that no bucket has confirmed may never arrive: then this one lies over what that one was to lie over.
+        if let Some(unsent) = self.journal.latest(key).filter(|last| last.is_unsent()) {
             return match &unsent.op {
                 Op::Put { base, .. } | Op::Delete { base } => base.clone(),
             };
