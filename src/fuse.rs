@@ -19,6 +19,7 @@ mod adapter;
 mod dirent;
 mod errno;
 mod notify;
+mod reply;
 mod session;
 mod sys;
 

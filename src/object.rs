@@ -301,6 +301,12 @@ impl Token {
         }
     }
 
+    /// The same bytes, whoever wrote them under whichever key: checksum or else ETag, with the size.
+    pub fn same_bytes(&self, other: &Token) -> bool {
+        let sums = self.crc64.zip(other.crc64);
+        self.size == other.size && sums.map_or_else(|| self.etag == other.etag, |(a, b)| a == b)
+    }
+
     /// Which of two copies of one key was written later; `None` when it cannot be told.
     ///
     /// Two stamps of one mount order by their sequence number, whatever the servers' clocks said. Else the commit moment in

@@ -233,11 +233,7 @@ pub fn same_content(a: &Object, b: &Object) -> bool {
     if a.token.version.is_some() && a.token.version == b.token.version {
         return true;
     }
-    let bytes = match (a.token.crc64, b.token.crc64) {
-        (Some(x), Some(y)) => x == y,
-        _ => a.token.etag == b.token.etag,
-    };
-    a.token.size == b.token.size && bytes && a.headers == b.headers
+    a.token.same_bytes(&b.token) && a.headers == b.headers
 }
 
 /// One listing, read ahead by a task of its own.

@@ -16,20 +16,23 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use fuser::{
-    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags,
-    Generation, INodeNo, InitFlags, IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags,
-    PollNotifier, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow,
-    WriteFlags,
+    AccessFlags, BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, INodeNo, InitFlags,
+    IoctlFlags, KernelConfig, LockOwner, OpenFlags, PollEvents, PollFlags, PollNotifier, RenameFlags, ReplyAttr,
+    ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek,
+    ReplyOpen, ReplyPoll, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use futures::FutureExt;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
-use super::dirent::{Answer, BLOCK_SIZE};
+use super::dirent::Answer;
 use super::errno::{errno, is_everyday};
+use super::reply::{
+    created_back, entry_back, opened_back, reply_attr, reply_create, reply_data, reply_empty, reply_entry, reply_open,
+    set_time,
+};
 use crate::store::Store;
-use crate::vfs::{self, Ctx, Entry, Error, Kind, Opened, RenameMode, SetAttr, SetTime, Vfs, Writer};
+use crate::vfs::{self, Ctx, Error, RenameMode, SetAttr, Vfs, Writer};
 
 /// Requests that the kernel sends ahead of need (read-ahead, asynchronous writes): 64 of 1 MiB fill any line.
 const BACKGROUND: u16 = 64;
@@ -212,90 +215,6 @@ fn report_panic<S: Store>(vfs: &Vfs<S>, task: &Task) -> Errno {
     Errno::EIO
 }
 
-fn file_attr(entry: &Entry) -> FileAttr {
-    let attr = &entry.attr;
-    FileAttr {
-        ino: INodeNo(entry.ino),
-        size: attr.size,
-        blocks: attr.blocks(),
-        atime: attr.atime,
-        mtime: attr.mtime,
-        ctime: attr.ctime,
-        crtime: SystemTime::UNIX_EPOCH,
-        kind: match attr.kind {
-            Kind::File => FileType::RegularFile,
-            Kind::Dir => FileType::Directory,
-            Kind::Symlink => FileType::Symlink,
-            Kind::Fifo => FileType::NamedPipe,
-            Kind::Socket => FileType::Socket,
-            Kind::CharDev => FileType::CharDevice,
-            Kind::BlockDev => FileType::BlockDevice,
-        },
-        perm: attr.perm as u16,
-        nlink: entry.nlink,
-        uid: attr.uid,
-        gid: attr.gid,
-        rdev: attr.rdev,
-        blksize: BLOCK_SIZE,
-        flags: 0,
-    }
-}
-
-fn fopen_flags(opened: &Opened) -> FopenFlags {
-    if opened.keep_cache { FopenFlags::FOPEN_KEEP_CACHE } else { FopenFlags::empty() }
-}
-
-fn reply_entry(reply: ReplyEntry, answer: Result<Entry, Errno>) {
-    match answer {
-        Ok(entry) => reply.entry(&entry.ttl, &file_attr(&entry), Generation(0)),
-        Err(e) => reply.error(e),
-    }
-}
-
-fn reply_attr(reply: ReplyAttr, answer: Result<Entry, Errno>) {
-    match answer {
-        Ok(entry) => reply.attr(&entry.ttl, &file_attr(&entry)),
-        Err(e) => reply.error(e),
-    }
-}
-
-fn reply_empty(reply: ReplyEmpty, answer: Result<(), Errno>) {
-    match answer {
-        Ok(()) => reply.ok(),
-        Err(e) => reply.error(e),
-    }
-}
-
-fn reply_open(reply: ReplyOpen, answer: Result<Opened, Errno>) {
-    match answer {
-        Ok(opened) => reply.opened(FileHandle(opened.fh), fopen_flags(&opened)),
-        Err(e) => reply.error(e),
-    }
-}
-
-fn entry_back<S: Store>(vfs: &Arc<Vfs<S>>, entry: Entry) {
-    vfs.forget(entry.ino, 1);
-}
-
-fn opened_back<S: Store>(vfs: &Arc<Vfs<S>>, opened: Opened) {
-    // It was given a moment ago: the number is known.
-    let _ = vfs.release(opened.fh);
-}
-
-fn reply_data(reply: ReplyData, answer: Result<Bytes, Errno>) {
-    match answer {
-        Ok(bytes) => reply.data(&bytes),
-        Err(e) => reply.error(e),
-    }
-}
-
-fn set_time(time: TimeOrNow) -> SetTime {
-    match time {
-        TimeOrNow::SpecificTime(time) => SetTime::At(time),
-        TimeOrNow::Now => SetTime::Now,
-    }
-}
-
 impl<S: Store> Filesystem for Adapter<S> {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> io::Result<()> {
         let wanted = [
@@ -473,17 +392,7 @@ impl<S: Store> Filesystem for Adapter<S> {
         let (vfs, ctx, task) = (self.vfs.clone(), self.ctx(request, umask), task_at("create", parent, name));
         let name = name.to_os_string();
         let work = async move { vfs.create(&ctx, parent.0, &name, mode, flags).await };
-        let answer = move |answer: Result<(Entry, Opened), Errno>| match answer {
-            Ok((entry, opened)) => {
-                let (attr, flags) = (file_attr(&entry), fopen_flags(&opened));
-                reply.created(&entry.ttl, &attr, Generation(0), FileHandle(opened.fh), flags);
-            }
-            Err(e) => reply.error(e),
-        };
-        self.later_or_back(task, Patience::Stall, work, answer, |vfs, (entry, opened)| {
-            opened_back(vfs, opened);
-            entry_back(vfs, entry);
-        });
+        self.later_or_back(task, Patience::Stall, work, move |answer| reply_create(reply, answer), created_back);
     }
 
     fn read(

@@ -109,6 +109,13 @@ pub enum Op {
 }
 
 impl Op {
+    /// What the writer had seen of this key before.
+    pub fn base(&self) -> Option<&Token> {
+        match self {
+            Op::Put { base, .. } | Op::Delete { base } => base.as_ref(),
+        }
+    }
+
     /// The spool files the operation needs, each with the length it must at least have.
     pub fn files(&self) -> Vec<(SpoolId, u64)> {
         match self {

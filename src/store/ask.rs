@@ -16,10 +16,10 @@ use tokio::time::Instant;
 
 use super::ha::Inner;
 use super::{Error, Result};
-use crate::cos::{self, Kind, Progress};
+use crate::cos::{self, Attempt, Kind, Progress};
 use crate::failover::{Health, View};
 use crate::linkage::AttemptError;
-use crate::object::{Class, Site};
+use crate::object::{Class, Key, Object, Site, VersionId};
 
 /// First pause before a repetition, milliseconds. Doubles up to [`PAUSE_MAX_MS`], with full jitter.
 const PAUSE_MIN_MS: u64 = 40;
@@ -215,6 +215,20 @@ impl Inner {
                 other => return other.map_err(|error| error.after_a_lost_answer(lost)),
             }
         }
+    }
+
+    /// What one bucket has under a key: now, or as one version.
+    pub(super) async fn head_at(
+        &self,
+        site: Site,
+        key: &Key,
+        version: Option<&VersionId>,
+        until: Instant,
+    ) -> std::result::Result<Object, AttemptError> {
+        self.ask_site(site, Class::Read, until, |client, progress| async move {
+            client.head(key, version, &Attempt::new(&progress)).await
+        })
+        .await
     }
 }
 

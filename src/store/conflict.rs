@@ -23,9 +23,9 @@ use tokio::time::Instant;
 use super::ha::Inner;
 use super::overtaken;
 use super::verify::LOOK_TIME;
-use crate::cos::{Attempt, ListVersions, VersionEntry};
-use crate::journal::{Op, Record};
-use crate::object::{Class, Key, Object, Site, Token, VersionId};
+use crate::cos::VersionEntry;
+use crate::journal::Record;
+use crate::object::{Key, Object, Site, Token, VersionId};
 
 /// What becomes of a content that somebody else stored between our look and our write.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -72,39 +72,20 @@ impl Inner {
     /// The write of somebody else that lies between what this record was written over and the record itself.
     async fn loser_below(&self, site: Site, record: &Record) -> Option<Object> {
         let key = &record.key;
-        let query =
-            ListVersions { prefix: key.to_string(), key_marker: None, version_marker: None, max_keys: VERSIONS };
-        let query = &query;
         let until = Instant::now() + LOOK_TIME;
-        let page = self
-            .ask_site(site, Class::Read, until, |client, progress| async move {
-                client.list_versions(query, &Attempt::new(&progress)).await
-            })
-            .await
-            .ok()?;
-        let of_key: Vec<VersionEntry> = page.entries.into_iter().filter(|entry| entry.key == key.as_str()).collect();
+        let of_key = self.newest_versions(site, key, VERSIONS, until).await?;
         // Seen in both buckets meanwhile, it is no longer in the journal.
         let made: Vec<VersionId> = match self.journal.get(record.seq) {
             Some(record) => overtaken::versions(&record).cloned().collect(),
             None => self.settled.lock().get(&record.seq).and_then(|token| token.version.clone()).into_iter().collect(),
         };
         let ours = of_key.iter().position(|entry| made.contains(&entry.version))?;
-        let base = match &record.op {
-            Op::Put { base, .. } | Op::Delete { base } => base.as_ref(),
-        };
-        let version = suspect(of_key.get(ours + 1)?, base, self.settled_base(base).as_ref())?;
-        let found = self
-            .ask_site(site, Class::Read, until, |client, progress| async move {
-                client.head(key, Some(version), &Attempt::new(&progress)).await
-            })
-            .await
-            .ok()?;
+        let base = record.op.base();
+        // What a bucket made of it, if it had no answer yet when it was noted.
+        let settled = self.token_of_stamp(base.and_then(|base| base.stamp));
+        let version = suspect(of_key.get(ours + 1)?, base, settled.as_ref())?;
+        let found = self.head_at(site, key, Some(version), until).await.ok()?;
         self.own(found.token.stamp).is_none().then_some(found)
-    }
-
-    /// What a bucket made of a base that had no answer yet when it was noted.
-    fn settled_base(&self, base: Option<&Token>) -> Option<Token> {
-        self.token_of_stamp(base?.stamp)
     }
 
     async fn tell_conflict(this: &Arc<Inner>, site: Site, key: &Key, loser: Object) {

@@ -265,11 +265,7 @@ impl Inner {
     async fn is_equal(&self, key: &Key) -> bool {
         let head = async |site: Site| {
             let until = Instant::now() + PAGE_TIME;
-            let found = self
-                .ask_site(site, Class::Read, until, |client, progress| async move {
-                    client.head(key, None, &Attempt::new(&progress)).await
-                })
-                .await;
+            let found = self.head_at(site, key, None, until).await;
             match found {
                 Ok(object) => Some(Some(object.token)),
                 Err(AttemptError::Cos(e)) if e.kind == Kind::NoSuchKey => Some(None),

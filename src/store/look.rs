@@ -128,11 +128,7 @@ impl Inner {
         if !usable(self.links.view().linkage(site, Class::Read).health) {
             return Ok(None);
         }
-        let asked = self
-            .ask_site(site, Class::Read, until.min(Instant::now() + ELSEWHERE), |client, progress| async move {
-                client.head(key, None, &Attempt::new(&progress)).await
-            })
-            .await;
+        let asked = self.head_at(site, key, None, until.min(Instant::now() + ELSEWHERE)).await;
         match asked {
             Ok(object) => self.weigh(key, site, Some(object), until).await,
             // A write of this mount may have been finished meanwhile.
@@ -187,11 +183,7 @@ impl Inner {
         let version = &version;
         // Replication may still have it on its way to this site, so it is gone only if the other one has not got it either.
         for place in [site, site.other()] {
-            let asked = self
-                .ask_site(place, Class::Read, until, |client, progress| async move {
-                    client.head(key, Some(version), &Attempt::new(&progress)).await
-                })
-                .await;
+            let asked = self.head_at(place, key, Some(version), until).await;
             match asked {
                 Err(AttemptError::Cos(e)) if matches!(e.kind, Kind::NoSuchVersion | Kind::NoSuchKey) => {}
                 _ => return Ok(true),

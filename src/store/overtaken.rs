@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::ha::Inner;
 use super::verify::LOOK_TIME;
-use crate::cos::{self, Attempt, Kind, ListVersions, VersionEntry};
+use crate::cos::{self, Attempt, Kind, ListVersions, VersionEntry, VersionsPage};
 use crate::journal::{Change, Op, Record};
 use crate::linkage::AttemptError;
 use crate::mutant::{Mutant, lacks};
@@ -106,6 +106,26 @@ impl Inner {
         self.versions_since(site, key, u64::MAX).await
     }
 
+    /// At most `count` versions of one key, newest first; `None`: the bucket did not say.
+    pub(super) async fn newest_versions(
+        &self,
+        site: Site,
+        key: &Key,
+        count: u32,
+        until: Instant,
+    ) -> Option<Vec<VersionEntry>> {
+        let query = ListVersions { prefix: key.to_string(), max_keys: count, ..ListVersions::default() };
+        let page = self.versions_page(site, &query, until).await?;
+        Some(page.entries.into_iter().filter(|entry| entry.key == key.as_str()).collect())
+    }
+
+    pub(super) async fn versions_page(&self, site: Site, query: &ListVersions, until: Instant) -> Option<VersionsPage> {
+        let asked = self.ask_site(site, Class::Read, until, |client, progress| async move {
+            client.list_versions(query, &Attempt::new(&progress)).await
+        });
+        asked.await.ok()
+    }
+
     /// The versions of one key in one bucket, newest first, at least those since a moment; `None`: it did not say.
     ///
     /// Which of two comes first need not be the one with the newer id, so two buckets cut their pages at different places: what is compared must be
@@ -115,13 +135,7 @@ impl Inner {
         let (mut all, mut key_marker, mut version_marker) = (Vec::new(), None, None);
         for _ in 0..PAGES_MAX {
             let query = ListVersions { prefix: key.to_string(), key_marker, version_marker, max_keys: PAGE };
-            let query = &query;
-            let page = self
-                .ask_site(site, Class::Read, until, |client, progress| async move {
-                    client.list_versions(query, &Attempt::new(&progress)).await
-                })
-                .await
-                .ok()?;
+            let page = self.versions_page(site, &query, until).await?;
             let of_key = page.entries.into_iter().filter(|entry| entry.key == key.as_str());
             let before = all.len();
             all.extend(of_key);
@@ -179,11 +193,7 @@ impl Inner {
             return Some(older && matches!(record.op, Op::Put { .. }));
         }
         let (key, version, until) = (&record.key, &current.version, Instant::now() + LOOK_TIME);
-        let found = self
-            .ask_site(site, Class::Read, until, |client, progress| async move {
-                client.head(key, Some(version), &Attempt::new(&progress)).await
-            })
-            .await;
+        let found = self.head_at(site, key, Some(version), until).await;
         let stamp = found.ok()?.token.stamp;
         Some(self.own(stamp).is_some_and(|stamp| stamp.seq < record.seq))
     }

@@ -403,11 +403,7 @@ impl Inner {
         for version in versions {
             let (key, named) = (&base.key, version.as_ref());
             let until = Instant::now() + Duration::from_secs(30);
-            let found = self
-                .ask_site(site, Class::Read, until, |client, progress| async move {
-                    client.head(key, named, &Attempt::new(&progress)).await
-                })
-                .await;
+            let found = self.head_at(site, key, named, until).await;
             match found {
                 Ok(object) => {
                     let token = object.token;

@@ -29,7 +29,7 @@ use super::queue::Queue;
 use super::upload::{Delivered, Refused};
 use super::{Error, Result};
 use crate::cache::Known;
-use crate::cos::{Attempt, Kind};
+use crate::cos::Kind;
 use crate::failover::{State, View};
 use crate::journal::{Change, Op, Persist, Record};
 use crate::linkage::AttemptError;
@@ -318,11 +318,7 @@ impl Inner {
             return Ok(true);
         }
         let until = Instant::now() + Duration::from_secs(30);
-        let found = self
-            .ask_site(site, Class::Read, until, |client, progress| async move {
-                client.head(key, None, &Attempt::new(&progress)).await
-            })
-            .await;
+        let found = self.head_at(site, key, None, until).await;
         let object = match found {
             Ok(object) => object,
             Err(AttemptError::Cos(e)) if e.kind == Kind::NoSuchKey => {

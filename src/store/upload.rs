@@ -268,11 +268,7 @@ impl Inner {
         let token = match completed {
             // A first try may have done it and lost its answer: the object's stamp tells.
             Err(AttemptError::Cos(error)) if matches!(error.kind, Kind::NoSuchUpload | Kind::Conflict) => {
-                let found = self
-                    .ask_site(site, Class::Read, until, |client, progress| async move {
-                        client.head(key, None, &Attempt::new(&progress)).await
-                    })
-                    .await;
+                let found = self.head_at(site, key, None, until).await;
                 match found {
                     Ok(object) if object.token.stamp == Some(stamp) => object.token,
                     _ => {

@@ -22,7 +22,7 @@ use super::ha::{Inner, holds};
 use super::overtaken;
 use super::settle::{Fate, newer_than_acked};
 use crate::cache::Known;
-use crate::cos::{self, Attempt, Kind, ListVersions, VersionEntry};
+use crate::cos::{self, Kind, ListVersions, VersionEntry};
 use crate::failover::{Health, JournalView, State};
 use crate::journal::{Change, Op, Record};
 use crate::linkage::AttemptError;
@@ -271,11 +271,7 @@ impl Inner {
         let newest = self.journal.latest(key).map_or(record.seq, |r| r.seq).max(record.seq);
         let until = Instant::now() + LOOK_TIME;
         for _ in 0..8 {
-            let found = self
-                .ask_site(site, Class::Read, until, |client, progress| async move {
-                    client.head(key, None, &Attempt::new(&progress)).await
-                })
-                .await;
+            let found = self.head_at(site, key, None, until).await;
             let token = match found {
                 Ok(object) => object.token,
                 Err(AttemptError::Cos(e)) if e.kind == Kind::NoSuchKey => {
@@ -373,22 +369,10 @@ impl Inner {
         }
         if let Op::Delete { .. } = record.op {
             // The newest entry of the key tells a marker that arrived from an object that never did.
-            let query = ListVersions { prefix: key.to_string(), key_marker: None, version_marker: None, max_keys: 1 };
-            let query = &query;
-            let page = self
-                .ask_site(site, Class::Read, until, |client, progress| async move {
-                    client.list_versions(query, &Attempt::new(&progress)).await
-                })
-                .await;
-            let Ok(page) = page else { return Found::NotYet };
-            let first = page.entries.iter().find(|e| e.key == key.as_str());
-            return first.map_or(Found::NotYet, |entry| compare(record, entry));
+            let Some(newest) = self.newest_versions(site, key, 1, until).await else { return Found::NotYet };
+            return newest.first().map_or(Found::NotYet, |entry| compare(record, entry));
         }
-        let found = self
-            .ask_site(site, Class::Read, until, |client, progress| async move {
-                client.head(key, None, &Attempt::new(&progress)).await
-            })
-            .await;
+        let found = self.head_at(site, key, None, until).await;
         let Ok(object) = found else { return Found::NotYet };
         let stamped = object.token.stamp == Some(self.stamp(record)) && self.is_content_of(record, &object.token);
         let ours = stamped || is_acked(&object.token, record);
@@ -436,14 +420,8 @@ impl Inner {
         // Old versions may fill pages without bringing anything; then the rest waits for the next round.
         for _ in 0..(records.len() / 50 + 4) {
             let query = ListVersions { prefix: dir.to_string(), key_marker, version_marker, max_keys: 1000 };
-            let query = &query;
             let until = Instant::now() + LOOK_TIME;
-            let page = self
-                .ask_site(site, Class::Read, until, |client, progress| async move {
-                    client.list_versions(query, &Attempt::new(&progress)).await
-                })
-                .await;
-            let Ok(page) = page else { return found };
+            let Some(page) = self.versions_page(site, &query, until).await else { return found };
             for entry in &page.entries {
                 // The first entry of a key is its newest.
                 if let Some(record) = wanted.remove(entry.key.as_str()) {

@@ -356,9 +356,7 @@ impl Inner {
     fn base(&self, key: &Key) -> Option<Token> {
         // A write that no bucket has confirmed may never arrive: then this one lies over what that one was to lie over.
         if let Some(unsent) = self.journal.latest(key).filter(|last| last.is_unsent()) {
-            return match &unsent.op {
-                Op::Put { base, .. } | Op::Delete { base } => base.clone(),
-            };
+            return unsent.op.base().cloned();
         }
         match self.known(key) {
             Some(Known::Present(object)) => Some(object.token),

@@ -318,6 +318,11 @@ impl<S: Store> Table<S> {
         found
     }
 
+    /// The same, and before them the directory itself.
+    pub fn within(&self, dir: u64) -> Vec<Arc<Inode<S>>> {
+        self.get(dir).cloned().into_iter().chain(self.below(dir)).collect()
+    }
+
     /// Is anything below a directory not stored yet?
     pub fn is_dirty_below(&self, dir: u64) -> bool {
         self.below(dir).iter().any(|child| child.state.lock().is_dirty())

@@ -12,11 +12,10 @@ use std::time::Duration;
 use futures::future::FutureExt;
 use tokio::time::Instant;
 
-use super::attr::{Attr, Kind};
+use super::attr::Kind;
 use super::error::{Error, Result};
 use super::handle::{Handle, Purpose};
 use super::inode::{Inode, listed_number};
-use super::lookup::Found;
 use super::moving::Places;
 use super::tree::{self, Item, Names, items_of};
 use super::{Ctx, Entry, Held, STALE_GRACE, Vfs};
@@ -145,15 +144,12 @@ impl<S: Store> Vfs<S> {
                     }
                 }
                 (_, Some((object, expires))) => {
-                    let attr = Attr::of_object(&object, item.dir, &self.defaults);
-                    line.kind = Some(attr.kind);
-                    if plus {
-                        let found = Found { attr, object: Some(object), lies_at: None, expires };
-                        if let Some(held) = self.instantiate(dir, &item.name, found) {
-                            line.ino = held.ino;
-                            line.entry = Some(self.give(&held));
-                            given.push(held);
-                        }
+                    let found = self.found_object(object, item.dir, expires);
+                    line.kind = Some(found.attr.kind);
+                    if plus && let Some(held) = self.instantiate(dir, &item.name, found) {
+                        line.ino = held.ino;
+                        line.entry = Some(self.give(&held));
+                        given.push(held);
                     }
                 }
                 (Some(inode), None) => {
@@ -184,7 +180,7 @@ impl<S: Store> Vfs<S> {
                     self.used_listing(dir.ino);
                     return Ok(names);
                 }
-                let knows_old = state.names_even_if_old().is_some();
+                let knows_old = state.was_listed();
                 let flight = match &state.flight {
                     Some(flight) => flight.clone(),
                     None => {

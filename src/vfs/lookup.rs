@@ -249,8 +249,7 @@ impl<S: Store> Vfs<S> {
             Verdict::Absent => Some(self.drop_stale(dir, name)),
             Verdict::Present(item, expires) => {
                 let object = item.known?;
-                let attr = Attr::of_object(&object, item.dir, &self.defaults);
-                let held = self.instantiate(dir, name, Found { attr, object: Some(object), lies_at: None, expires });
+                let held = self.instantiate(dir, name, self.found_object(object, item.dir, expires));
                 let ahead = names.note_hit(name);
                 drop(names);
                 self.fetch_ahead(dir, ahead);
@@ -391,19 +390,14 @@ impl<S: Store> Vfs<S> {
         let expires = self.ttl_from_now();
         let key = self.keys.file(path)?;
         let below = self.keys.below(path);
-        let directory = |object: Option<Arc<Object>>| Found {
-            attr: match &object {
-                Some(object) => Attr::of_object(object, true, &self.defaults),
-                None => Attr::implied_dir(&self.defaults),
-            },
-            object,
-            lies_at: None,
-            expires,
+        let directory = |object: Option<Arc<Object>>| match object {
+            Some(object) => self.found_object(object, true, expires),
+            None => Found { attr: Attr::implied_dir(&self.defaults), object: None, lies_at: None, expires },
         };
         // A key too long to carry a slash cannot be a directory.
         let Some(marker) = self.keys.marker(path).ok().flatten() else {
             let object = self.head(&key, until).await?;
-            return Ok(object.map(|object| self.found_object(object, expires)));
+            return Ok(object.map(|object| self.found_object(object, false, expires)));
         };
         let (object, under) = match question {
             Question::Marker => {
@@ -415,7 +409,7 @@ impl<S: Store> Vfs<S> {
             }
             Question::Below => (Ok(None), self.store.below(&below, until).await),
             Question::Object => match self.head(&key, until).await? {
-                Some(object) => return Ok(Some(self.found_object(object, expires))),
+                Some(object) => return Ok(Some(self.found_object(object, false, expires))),
                 None => (Ok(None), self.store.below(&below, until).await),
             },
             Question::Both => {
@@ -439,11 +433,11 @@ impl<S: Store> Vfs<S> {
             Question::Marker | Question::Below => self.head(&key, until).await?,
             Question::Object | Question::Both => object?,
         };
-        Ok(object.map(|object| self.found_object(object, expires)))
+        Ok(object.map(|object| self.found_object(object, false, expires)))
     }
 
-    fn found_object(&self, object: Arc<Object>, expires: Instant) -> Found {
-        Found { attr: Attr::of_object(&object, false, &self.defaults), object: Some(object), lies_at: None, expires }
+    pub(super) fn found_object(&self, object: Arc<Object>, dir: bool, expires: Instant) -> Found {
+        Found { attr: Attr::of_object(&object, dir, &self.defaults), object: Some(object), lies_at: None, expires }
     }
 
     async fn head_of(&self, key: &Key, until: Instant) -> Result<Option<Arc<Object>>> {

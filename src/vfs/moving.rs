@@ -104,8 +104,8 @@ impl<S: Store> Drop for Kept<S> {
 }
 
 /// From the moment in which the paths have changed, they tell again where the objects lie. To be called with the table locked.
-pub fn settled<S: Store>(table: &Table<S>, source: &Arc<Inode<S>>) {
-    for inode in table.below(source.ino).iter().chain([source]) {
+pub fn settled<S: Store>(table: &Table<S>, source: &Inode<S>) {
+    for inode in table.within(source.ino) {
         inode.state.lock().lies_at = None;
     }
 }

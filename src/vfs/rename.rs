@@ -43,11 +43,6 @@ struct Left {
     token: Token,
 }
 
-fn same_content(a: &Token, b: &Token) -> bool {
-    let sums = a.crc64.zip(b.crc64);
-    a.size == b.size && sums.map_or_else(|| a.same(b), |(a, b)| a == b)
-}
-
 /// One end of a rename.
 struct End<S: Store> {
     dir: Held<S>,
@@ -144,9 +139,8 @@ impl<S: Store> Vfs<S> {
                 let what = Move { from: from.path.clone(), to: to.path.clone() };
                 moving = Some(self.trees.begin(what.clone()));
                 // What was asked before looks at one place only.
-                for dir in [Some(source), target.as_ref()].into_iter().flatten() {
-                    let below = self.table.lock().below(dir.ino);
-                    below.iter().chain([&dir.inode]).for_each(|inode| inode.dir.lock().doubt());
+                for dir in target.iter().chain([source]) {
+                    self.known_in(dir).iter().for_each(|inode| inode.dir.lock().doubt());
                 }
                 let vfs = self.clone();
                 let number = self.blocking(move || Ok(vfs.store.begin_move(&what)?)).await?;
@@ -185,12 +179,16 @@ impl<S: Store> Vfs<S> {
         }
         let object = source.state.lock().object.clone().ok_or(Error::Stale)?;
         let (from_key, to_key) = (self.keys.file(&from.path)?, self.keys.file(&to.path)?);
-        let moved = self.store.rename(&from_key, &object, &to_key, object.headers.clone(), ctx.until).await?;
-        let moved = Arc::new(moved);
-        self.heads.forget(&from_key);
-        self.heads.forget(&to_key);
+        let moved = self.move_object(&from_key, &object, &to_key, ctx.until).await?;
         self.adopt_moved(source, &to_key, &object, moved.clone());
         Ok(Some(moved))
+    }
+
+    async fn move_object(&self, from: &Key, object: &Object, to: &Key, until: Instant) -> Result<Arc<Object>> {
+        let moved = self.store.rename(from, object, to, object.headers.clone(), until).await?;
+        self.heads.forget(from);
+        self.heads.forget(to);
+        Ok(Arc::new(moved))
     }
 
     /// The inode's content now lies under another key.
@@ -272,10 +270,8 @@ impl<S: Store> Vfs<S> {
                         None => return Ok(()),
                     },
                 };
-                let moved = self.store.rename(&entry.key, &object, &to_key, object.headers.clone(), patience()).await?;
-                self.heads.forget(&entry.key);
-                self.heads.forget(&to_key);
-                self.adopt_moved_below(source, rest, &to_key, &object, Arc::new(moved));
+                let moved = self.move_object(&entry.key, &object, &to_key, patience()).await?;
+                self.adopt_moved_below(source, rest, &to_key, &object, moved);
                 Ok::<(), Error>(())
             }
         });
@@ -354,15 +350,12 @@ impl<S: Store> Vfs<S> {
         let there = self.store.head(&to_key, until).await?;
         // The copy that the interrupted move made is newer as well, and has the same content.
         let newer =
-            |there: &Object| !same_content(&there.token, token) && there.token.modified_micros > token.modified_micros;
+            |there: &Object| !there.token.same_bytes(token) && there.token.modified_micros > token.modified_micros;
         if !object.token.same(token) || there.as_ref().is_some_and(newer) {
             log::warn!("{from_key}: stays here, because this or {to_key} was written after the move had begun");
             return Ok(());
         }
-        self.store.rename(from_key, &object, &to_key, object.headers.clone(), until).await?;
-        self.heads.forget(from_key);
-        self.heads.forget(&to_key);
-        Ok(())
+        self.move_object(from_key, &object, &to_key, until).await.map(drop)
     }
 
     fn change_names(
@@ -422,10 +415,14 @@ impl<S: Store> Vfs<S> {
         self.touch_dir(&to.dir);
     }
 
+    /// A directory and what of it is in memory.
+    fn known_in(&self, dir: &Inode<S>) -> Vec<Arc<Inode<S>>> {
+        self.table.lock().within(dir.ino)
+    }
+
     /// Listings below a moved directory may hold objects under their old keys.
-    fn forget_below(&self, dir: &Arc<Inode<S>>) {
-        let below = self.table.lock().below(dir.ino);
-        for inode in below.iter().chain([dir]).filter(|inode| inode.kind == Kind::Dir) {
+    fn forget_below(&self, dir: &Inode<S>) {
+        for inode in self.known_in(dir).iter().filter(|inode| inode.kind == Kind::Dir) {
             inode.dir.lock().reset();
         }
     }
@@ -435,7 +432,7 @@ impl<S: Store> Vfs<S> {
         let now = Instant::now();
         for dir in target.into_iter().chain([source]) {
             self.forget_below(dir);
-            for inode in self.table.lock().below(dir.ino).iter().chain([&dir.inode]) {
+            for inode in self.known_in(dir) {
                 inode.state.lock().expires = now;
             }
         }

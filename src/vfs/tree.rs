@@ -127,6 +127,10 @@ impl DirState {
         self.names_even_if_old()
     }
 
+    pub fn was_listed(&self) -> bool {
+        self.listed.is_some()
+    }
+
     pub fn names_even_if_old(&mut self) -> Option<Names> {
         let listed = self.listed.as_mut()?;
         if !listed.delta.is_empty() {

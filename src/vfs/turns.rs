@@ -27,14 +27,12 @@ impl Claim {
     fn overlaps(&self, other: &Claim) -> bool {
         match (self, other) {
             (Claim::Name(a), Claim::Name(b)) => a == b,
-            (Claim::Tree(a), Claim::Tree(b)) => is_within(a, b) || is_within(b, a),
-            (Claim::Tree(tree), Claim::Name(name)) | (Claim::Name(name), Claim::Tree(tree)) => is_within(name, tree),
+            (Claim::Tree(a), Claim::Tree(b)) => name::below(a, b).is_some() || name::below(b, a).is_some(),
+            (Claim::Tree(tree), Claim::Name(name)) | (Claim::Name(name), Claim::Tree(tree)) => {
+                name::below(name, tree).is_some()
+            }
         }
     }
-}
-
-fn is_within(path: &str, tree: &str) -> bool {
-    name::below(path, tree).is_some()
 }
 
 #[derive(Default)]
