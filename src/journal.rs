@@ -162,18 +162,22 @@ impl Journal {
     /// ([`Spool::discard`]). A caller that stops waiting leaves a record behind that may stay.
     pub async fn append(&self, new: NewRecord, persist: Persist) -> Result<Arc<Record>> {
         let NewRecord { key, op, epoch } = new;
-        let (record, answer) = self.shared.append(persist, |seq| Record {
-            seq,
-            key,
-            epoch,
-            op,
-            created: records::now(),
-            sent: [false; 2],
-            acked: [None, None],
-            verified: [false; 2],
-            ambiguous: [false; 2],
-            uploads: [None, None],
-            condemned: Vec::new(),
+        let (record, answer) = self.shared.append(persist, |seq| {
+            // The record it takes the place of may be gone before what is to be removed is.
+            let condemned = self.latest(&key).map(|last| last.condemned.clone()).unwrap_or_default();
+            Record {
+                seq,
+                key,
+                epoch,
+                op,
+                created: records::now(),
+                sent: [false; 2],
+                acked: [None, None],
+                verified: [false; 2],
+                ambiguous: [false; 2],
+                uploads: [None, None],
+                condemned,
+            }
         })?;
         self.wait(answer).await?;
         Ok(record)

@@ -159,7 +159,8 @@ pub struct Record {
     /// A multipart upload was begun and is neither completed nor aborted.
     #[serde(default)]
     pub uploads: [Option<String>; 2],
-    /// Versions of the key that are to be in neither bucket. Noted before the first removal, so that a kill after it does not leave the second out.
+    /// Versions of the key that are to be in neither bucket. Noted before the first removal, so that a kill after it does not leave the second out. The
+    /// next record of the key takes them over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub condemned: Vec<VersionId>,
 }

@@ -103,6 +103,23 @@ fn a_record_lives_from_append_to_retire_and_over_a_restart() {
 }
 
 #[test]
+fn what_is_to_be_removed_is_known_to_the_next_record_of_the_key() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open(dir.path());
+    let version = VersionId::from_micros(1_700_000_000_000_000);
+    let first = block_on(journal.append(delete("k"), Persist::Buffered)).unwrap();
+    let change = Change::Condemned { version: version.clone() };
+    block_on(journal.mark(first.seq, change, Persist::Buffered)).unwrap();
+    block_on(journal.append(delete("k"), Persist::Buffered)).unwrap();
+    block_on(journal.append(delete("other"), Persist::Buffered)).unwrap();
+    block_on(journal.retire(first.seq)).unwrap();
+    let copy = snapshot(dir.path());
+    let (after, _) = open(copy.path());
+    assert_eq!(after.latest(&key("k")).unwrap().condemned, [version]);
+    assert!(after.latest(&key("other")).unwrap().condemned.is_empty());
+}
+
+#[test]
 fn everything_acknowledged_outlives_a_kill() {
     let dir = TempDir::new().unwrap();
     let (journal, _) = open(dir.path());

@@ -204,7 +204,8 @@ impl Inner {
             "{key}: bucket {site} shows an older write that came late (version {version}); removing that version"
         );
         self.doubts.condemn(key, version);
-        if let Some(newest) = self.journal.latest(key) {
+        // Again if a newer record has taken its place meanwhile, without this note.
+        while let Some(newest) = self.journal.latest(key).filter(|newest| !newest.condemned.contains(version)) {
             self.mark(newest.seq, Change::Condemned { version: version.clone() }).await;
         }
         self.remove_condemned(key).await
