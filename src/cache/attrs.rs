@@ -191,9 +191,9 @@ impl AttrIndex {
         self.shared.get(key).map(|known| Known::clone(&known))
     }
 
-    /// Notes a state, unless it is certainly older than the one noted.
-    pub fn see(&self, key: &Key, known: Known) {
-        self.note(key, known, Known::is_older);
+    /// Notes a state, unless it is certainly older than the one noted. True if it is another one than was noted.
+    pub fn see(&self, key: &Key, known: Known) -> bool {
+        self.note(key, known, Known::is_older)
     }
 
     /// Notes a state even if it is older: the noted version was removed for good.
@@ -201,7 +201,7 @@ impl AttrIndex {
         self.note(key, known, |_, _| false);
     }
 
-    fn note(&self, key: &Key, known: Known, refuse: impl Fn(&Known, &Known) -> bool) {
+    fn note(&self, key: &Key, known: Known, refuse: impl Fn(&Known, &Known) -> bool) -> bool {
         let known = Arc::new(known);
         loop {
             // The database is asked before the lock is taken; a flush in between could make its answer old.
@@ -213,7 +213,7 @@ impl AttrIndex {
             }
             let noted = front.get(key).or(noted);
             if noted.as_deref().is_some_and(|noted| refuse(&known, noted) || *known == *noted) {
-                return;
+                return false;
             }
             if front.unflushed.len() >= UNFLUSHED_HARD && self.thread.is_some() {
                 self.shared.wake.notify_one();
@@ -225,7 +225,7 @@ impl AttrIndex {
             if front.unflushed.len() == UNFLUSHED_MAX {
                 self.shared.wake.notify_one();
             }
-            return;
+            return true;
         }
     }
 

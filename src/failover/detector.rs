@@ -382,6 +382,10 @@ impl Detector {
             Phase::Up => {
                 // A long upload that fails began long ago, but says nothing about the time before its last wait.
                 let mut since = started.max(now - overdue_after);
+                if outcome.is_none() {
+                    // A blackout may have begun after the region got the request and before we got the answer.
+                    since = since + self.latency.slack(tuning);
+                }
                 if let Some(success) = last_success {
                     since = since.max(success);
                 }

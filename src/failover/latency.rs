@@ -25,6 +25,9 @@ const SLOTS_KEPT: usize = 12;
 /// A slot with fewer samples says nothing about a p99 and goes on filling.
 const SLOT_SAMPLES_MIN: u64 = 20;
 
+/// More is not given to a slow linkage: a program waits meanwhile.
+const SLACK_MAX: Duration = Duration::from_millis(500);
+
 type Slot = [u32; BUCKETS];
 
 #[derive(Clone, Debug)]
@@ -126,6 +129,18 @@ impl Latency {
         self.limit
     }
 
+    /// How much later than over the quickest network an answer may come here and still be nothing unusual. Zero until that is known.
+    pub(super) fn slack(&self, tuning: &Tuning) -> Duration {
+        let least = match self.class {
+            Class::Read => tuning.read_overdue_min,
+            Class::Write => tuning.write_overdue_min,
+        };
+        match self.closed.is_empty() {
+            true => Duration::ZERO,
+            false => self.limit.saturating_sub(least).min(SLACK_MAX),
+        }
+    }
+
     pub(super) fn quantile(&self, q: f64) -> Option<Duration> {
         self.sum.quantile(q)
     }
@@ -159,6 +174,23 @@ mod tests {
             assert!(expect.contains(&limit), "{class} at {ms} ms: {limit}");
         }
         assert_eq!(fed(Class::Read, 10, 0).limit(), Tuning::default().read_overdue_initial);
+    }
+
+    #[test]
+    fn only_a_linkage_known_to_be_slow_gets_slack() {
+        let tuning = Tuning::default();
+        let rows = [
+            (Class::Read, 900, 0, 0..=0),
+            (Class::Read, 10, 10, 0..=0),
+            (Class::Read, 150, 10, 300..=420),
+            (Class::Read, 900, 10, 500..=500),
+            (Class::Write, 100, 10, 0..=0),
+            (Class::Write, 200, 10, 400..=500),
+        ];
+        for (class, ms, minutes, expect) in rows {
+            let slack = fed(class, ms, minutes).slack(&tuning).as_millis();
+            assert!(expect.contains(&slack), "{class} at {ms} ms: {slack}");
+        }
     }
 
     #[test]

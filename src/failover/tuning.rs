@@ -45,8 +45,9 @@ pub struct Tuning {
     #[serde(with = "human")]
     pub hold_max: Duration,
 
-    /// Silence this long, counted from the start of the first bad attempt, confirms a suspicion. Default 2500ms: no wrong switch in a simulated
-    /// month; 1500ms gave 51 to 122, 3000ms detects half a second later. Raise to 4s where blackouts of 2 to 4 s are usual.
+    /// Silence this long, counted from the start of the first bad attempt, confirms a suspicion; on a linkage that is usually slow up to half a
+    /// second later. Default 2500ms: no wrong switch in a simulated month; 1500ms gave 51 to 122, 3000ms detects half a second later. Raise to 4s
+    /// where blackouts of 2 to 4 s are usual.
     #[serde(with = "human")]
     pub confirm: Duration,
     /// Bad attempts needed to call a linkage dead. Default 3: one can be chance, two can share a cause.

@@ -41,14 +41,21 @@ pub enum Conflicts {
 
 /// Searches at the same time. Who delivers the next write waits for one of them to end, not for its own.
 const SEARCHES: usize = 32;
+/// A search may take this long; a worker with the next write may wait for it.
+const SEARCH_TIME: Duration = Duration::from_secs(5);
+/// Copies being published at the same time. Each waits for those who deliver writes, so none of those may wait for it.
+const COPIES: usize = 256;
 /// Versions of a key to look through: ours is the newest, or a few newer ones have come since.
 const VERSIONS: u32 = 20;
 
-pub(super) struct Searches(Arc<Semaphore>);
+pub(super) struct Searches {
+    searching: Arc<Semaphore>,
+    publishing: Semaphore,
+}
 
 impl Searches {
     pub(super) fn new() -> Searches {
-        Searches(Arc::new(Semaphore::new(SEARCHES)))
+        Searches { searching: Arc::new(Semaphore::new(SEARCHES)), publishing: Semaphore::new(COPIES) }
     }
 }
 
@@ -59,20 +66,21 @@ impl Inner {
         if this.options.conflicts == Conflicts::Off || record.key.as_str().ends_with('/') {
             return;
         }
-        let Ok(permit) = this.searches.0.clone().acquire_owned().await else { return };
+        let Ok(permit) = this.searches.searching.clone().acquire_owned().await else { return };
         let (inner, record) = (this.clone(), record.clone());
         this.rt.spawn(async move {
-            if let Some(loser) = inner.loser_below(site, &record).await {
+            let loser = inner.loser_below(site, &record).await;
+            drop(permit);
+            if let Some(loser) = loser {
                 Inner::tell_conflict(&inner, site, &record.key, loser).await;
             }
-            drop(permit);
         });
     }
 
     /// The write of somebody else that lies between what this record was written over and the record itself.
     async fn loser_below(&self, site: Site, record: &Record) -> Option<Object> {
         let key = &record.key;
-        let until = Instant::now() + LOOK_TIME;
+        let until = Instant::now() + SEARCH_TIME;
         let of_key = self.newest_versions(site, key, VERSIONS, until).await?;
         // Seen in both buckets meanwhile, it is no longer in the journal.
         let made: Vec<VersionId> = match self.journal.get(record.seq) {
@@ -106,6 +114,9 @@ impl Inner {
     /// Gives the content a name of its own. The same conflict always gets the same name, also when it is found again after a restart.
     async fn publish(this: &Arc<Inner>, key: &Key, loser: &Object) -> Result<Key, String> {
         let name = Key::new(copy_name(key.as_str(), &loser.token)).map_err(|error| error.to_string())?;
+        let Ok(_permit) = this.searches.publishing.try_acquire() else {
+            return Err(format!("{COPIES} others are just being published"));
+        };
         let until = Instant::now() + LOOK_TIME;
         let copied = Self::copy_to(this, key, loser, &name, loser.headers.clone(), until).await;
         copied.map(|_| name).map_err(|error| error.to_string())

@@ -193,16 +193,17 @@ impl Inner {
         Ok(false)
     }
 
-    /// Takes note of an answer that is shown.
+    /// Takes note of an answer that is shown. Where it is not what a remembered listing says, that is noted beside the listing.
     pub(super) fn remember(&self, key: &Key, found: Option<Object>) -> Option<Object> {
-        match &found {
-            Some(object) => self.cache.attrs().see(key, Known::Present(object.clone())),
-            None => {
-                // Absences are remembered only where something was there before, so that guesses at names cost nothing.
-                if let Some(Known::Present(_)) = self.cache.attrs().get(key) {
-                    self.cache.attrs().see(key, Known::Absent { marker: None, micros: now_micros(), stamp: None });
-                }
-            }
+        let state = match &found {
+            Some(object) => Known::Present(object.clone()),
+            // Absences are remembered only where something was there before, so that guesses at names cost nothing.
+            None if !matches!(self.known(key), Some(Known::Present(_))) => return None,
+            None => Known::Absent { marker: None, micros: now_micros(), stamp: None },
+        };
+        let was_known = self.cache.attrs().get(key).is_some();
+        if self.cache.attrs().see(key, state) && (was_known || self.remembered(key.as_str()) == Remembered::Absent) {
+            self.listings.lock().changed(key, found.clone());
         }
         found
     }

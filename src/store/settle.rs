@@ -145,14 +145,14 @@ impl Inner {
                 loop {
                     let key = inner.settle.queue.take().await;
                     // A worker must outlive any mistake in what it carries: the record is still in the journal.
-                    let mut delivered = None;
+                    let mut delivered = Vec::new();
                     let carried = AssertUnwindSafe(inner.carry_key(&key, &mut delivered)).catch_unwind().await;
                     let rest = carried.unwrap_or_else(|_| {
                         log::error!("{key}: sending the write panicked; it stays in the journal and is tried again");
                         Some(REFUSED_PAUSE)
                     });
                     inner.settle.queue.done(key, rest.map(|pause| Instant::now() + pause));
-                    if let Some((site, record)) = delivered {
+                    for (site, record) in delivered {
                         Inner::search_conflict(&inner, site, &record).await;
                     }
                 }
@@ -202,7 +202,7 @@ impl Inner {
 
     /// Delivers the newest record of a key to the master of the moment, which it notes in `delivered`. Returns how long to rest before the next
     /// try; `None`: all done.
-    async fn carry_key(&self, key: &Key, delivered: &mut Option<(Site, Arc<Record>)>) -> Option<Duration> {
+    async fn carry_key(&self, key: &Key, delivered: &mut Vec<(Site, Arc<Record>)>) -> Option<Duration> {
         loop {
             let view = self.links.view();
             let record = match self.next_step(key, view.master).await {
@@ -225,7 +225,7 @@ impl Inner {
             if let Err(trouble) = self.carry_record(site, &record).await {
                 return Some(self.after_trouble(&record, site, trouble));
             }
-            *delivered = Some((site, record));
+            delivered.push((site, record));
         }
     }
 

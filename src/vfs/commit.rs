@@ -220,7 +220,13 @@ impl<S: Store> Vfs<S> {
     async fn commit_headers(&self, inode: &Arc<Inode<S>>, path: &str, until: Instant) -> Result<()> {
         let key = self.keys.file(path)?;
         let (object, headers, changed) = {
-            let state = inode.state.lock();
+            let mut state = inode.state.lock();
+            if state.lies_at.is_some() {
+                // It was found on its way, and the move of its directory failed afterwards: it is not where this name leads to.
+                state.headers.committed = state.headers.changed;
+                state.expires = Instant::now();
+                return Err(Error::Stale);
+            }
             let Some(object) = state.object.clone() else { return Ok(()) };
             let headers = state.attr.to_headers(Some(&object.headers));
             (object, headers, state.headers.changed)
