@@ -246,10 +246,8 @@ impl Inner {
     }
 
     async fn forget(&self, record: &Arc<Record>) {
-        // Where the cache was lost, the journal is the only memory of what was written.
-        if self.cache.attrs().get(&record.key).is_none()
-            && let Some(known) = self.known(&record.key)
-        {
+        // The index may have lost what an earlier run had noted there before it was killed: then the journal is the only memory.
+        if let Some(known) = self.known(&record.key) {
             self.cache.attrs().see(&record.key, known);
         }
         // The journal may not forget what the index would not remember after a kill: with the bucket of this write away, an older state would

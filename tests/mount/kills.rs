@@ -203,6 +203,42 @@ fn play(commit: &str) {
     }
 }
 
+/// The index of what was seen is flushed once a second; what the killed process had not flushed, the next one must know before its journal
+/// forgets the write.
+#[test]
+fn a_delete_is_known_after_two_kills_with_nobody_to_ask() {
+    let mut bench = Bench::start();
+    let names: Vec<String> = (0..20).map(|n| format!("file{n}")).collect();
+    for name in &names {
+        std::fs::write(bench.path(name), name).unwrap();
+    }
+    bench.settle();
+    // The index has them as present.
+    std::thread::sleep(Duration::from_millis(1500));
+    bench.emulator.replication(serde_json::json!({"a_to_b": {"stalled": true}}));
+    for name in &names {
+        std::fs::remove_file(bench.path(name)).unwrap();
+    }
+    bench.crash();
+    bench.emulator.replication(serde_json::json!({"a_to_b": {"stalled": false}}));
+    bench.mount();
+    // From here on the journal does not know of the deletes.
+    bench.settle();
+    bench.crash();
+    for site in ["a", "b"] {
+        bench.emulator.black_hole(site);
+    }
+    bench.mount();
+    for name in &names {
+        let found = std::fs::read(bench.path(name));
+        let kind = found.as_ref().map_err(std::io::Error::kind);
+        assert_eq!(kind, Err(std::io::ErrorKind::NotFound), "{name}; log:\n{}", bench.log());
+    }
+    for site in ["a", "b"] {
+        bench.emulator.heal(site);
+    }
+}
+
 #[test]
 fn in_mode_journal() {
     play("journal");
