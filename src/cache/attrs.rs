@@ -118,6 +118,8 @@ struct Front {
     /// Grows with each finished flush.
     flushes: u64,
     stop: bool,
+    /// The simulated process was killed: nothing reaches the disk any more.
+    dead: bool,
     /// Waiters for [`AttrIndex::flush`].
     hurry: bool,
 }
@@ -169,6 +171,7 @@ impl AttrIndex {
             recent: LruCache::new(RECENT),
             flushes: 0,
             stop: false,
+            dead: false,
             hurry: false,
         };
         let shared = Arc::new(Shared {
@@ -261,6 +264,12 @@ impl AttrIndex {
     pub fn is_flushed(&self, key: &Key) -> bool {
         let front = self.shared.front.lock();
         self.thread.is_none() || !(front.unflushed.contains_key(key) || front.flushing.contains_key(key))
+    }
+
+    /// As `kill -9`: what is not in the database yet never will be.
+    #[cfg(feature = "simulation")]
+    pub fn kill(&self) {
+        self.shared.front.lock().dead = true;
     }
 
     /// Returns once everything seen so far is in the database.
@@ -380,7 +389,8 @@ impl Shared {
                     }
                 }
                 front.hurry = false;
-                front.flushing = Arc::new(std::mem::take(&mut front.unflushed));
+                let gathered = std::mem::take(&mut front.unflushed);
+                front.flushing = Arc::new(if front.dead { Pending::new() } else { gathered });
                 front.stop
             };
             let flushing = Arc::clone(&self.front.lock().flushing);

@@ -1,8 +1,8 @@
 //! The callbacks: decode, answer at once or in a task, reply. No rule about files lives here.
 //!
-//! Every answer passes one of two fences: [`Adapter::at_once`] on the thread that read the request, [`Adapter::later`] in a task. Both
-//! turn a panic into EIO and a line in the log; the second also answers when the time is up, while the task goes on to its
-//! own end, so that nothing is left half done.
+//! Every answer passes one of two fences: [`Adapter::at_once`] on the thread that read the request, [`Adapter::later`] there as far as
+//! nothing has to be waited for, and from then on in a task. Both turn a panic into EIO and a line in the log; the second also answers
+//! when the time is up, while the task goes on to its own end, so that nothing is left half done.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -10,8 +10,8 @@ use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -24,6 +24,7 @@ use fuser::{
 use futures::FutureExt;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
+use tokio::time::error::Elapsed;
 
 use super::dirent::Answer;
 use super::errno::{errno, is_everyday};
@@ -115,20 +116,23 @@ impl<S: Store> Adapter<S> {
         back: impl FnOnce(&Arc<Vfs<S>>, T) + Send + 'static,
     ) {
         let (vfs, limit) = (self.vfs.clone(), self.stall);
+        let mut running = Box::pin(AssertUnwindSafe(work).catch_unwind());
+        // Most of what could wait does not have to: then no task is needed and no other thread.
+        let first = {
+            let _runtime = self.rt.enter();
+            running.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+        };
+        if let Poll::Ready(ended) = first {
+            return reply(answer_of(&vfs, &task, Ok(ended)));
+        }
         self.rt.spawn(async move {
-            let mut running = pin!(AssertUnwindSafe(work).catch_unwind());
             let ended = match patience {
                 // A little later than the work's own deadline, whose error says more.
                 Patience::Stall => tokio::time::timeout(limit + limit / 20, &mut running).await,
                 Patience::Steps => Ok(running.as_mut().await),
             };
             let late = ended.is_err();
-            reply(match ended {
-                Ok(Ok(Ok(value))) => Ok(value),
-                Ok(Ok(Err(error))) => Err(report(&vfs, &task, &error)),
-                Ok(Err(_)) => Err(report_panic(&vfs, &task)),
-                Err(_) => Err(report(&vfs, &task, &Error::TimedOut("max_stall is over"))),
-            });
+            reply(answer_of(&vfs, &task, ended));
             if late && let Ok(Ok(value)) = running.await {
                 back(&vfs, value);
             }
@@ -158,6 +162,20 @@ impl<S: Store> Adapter<S> {
             },
             move |answer| send(&vfs, &device, unique, answer, reply),
         );
+    }
+}
+
+/// What the kernel is told of work that has ended, in a panic perhaps, or has not ended in time.
+fn answer_of<S: Store, T>(
+    vfs: &Vfs<S>,
+    task: &Task,
+    ended: Result<std::thread::Result<vfs::Result<T>>, Elapsed>,
+) -> Result<T, Errno> {
+    match ended {
+        Ok(Ok(Ok(value))) => Ok(value),
+        Ok(Ok(Err(error))) => Err(report(vfs, task, &error)),
+        Ok(Err(_)) => Err(report_panic(vfs, task)),
+        Err(_) => Err(report(vfs, task, &Error::TimedOut("max_stall is over"))),
     }
 }
 

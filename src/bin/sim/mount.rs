@@ -27,6 +27,7 @@ pub struct Mount {
     pub store: HaStore,
     pub links: Linkages,
     disk: Arc<Mortal>,
+    cache: Arc<Cache>,
 }
 
 impl Mount {
@@ -58,13 +59,14 @@ impl Mount {
             &rt,
         );
         let options = Options { coverage_file: Some(dir.join("coverage.json")), canary_every, ..options };
-        let store = HaStore::start(links.clone(), journal, cache, options, rt);
-        Ok(Mount { store, links, disk })
+        let store = HaStore::start(links.clone(), journal, cache.clone(), options, rt);
+        Ok(Mount { store, links, disk, cache })
     }
 
     /// As `kill -9`: from here on nothing reaches the disk.
     pub fn kill(&self) {
         self.disk.dead.store(true, Ordering::Relaxed);
+        self.cache.attrs().kill();
     }
 }
 
