@@ -177,6 +177,7 @@ impl Journal {
                 ambiguous: [false; 2],
                 uploads: [None, None],
                 condemned,
+                sum: None,
             }
         })?;
         self.wait(answer).await?;
@@ -234,13 +235,19 @@ impl Journal {
         let mut index = self.shared.index.lock();
         for record in index.all() {
             for site in Site::ALL.into_iter().filter(|site| record.sent[site.index()]) {
-                let open = record.acked[site.index()].is_none() && !record.verified[site.index()];
+                // Replication may have brought what was sent there as well and lost its answer.
+                let open = record.acked[site.index()].is_none();
                 let current = index.get(record.seq).filter(|_| open);
                 if let Some(doubted) = current.and_then(|record| record.with(&Change::Ambiguous { site })) {
                     index.put(Arc::new(doubted));
                 }
             }
         }
+    }
+
+    /// Every write recorded from now on has this number or a higher one.
+    pub fn next_seq(&self) -> u64 {
+        self.shared.next_seq()
     }
 
     /// The newest record of a key.

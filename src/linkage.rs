@@ -72,7 +72,8 @@ impl AttemptError {
     pub fn after_a_lost_answer(mut self, lost: bool) -> AttemptError {
         if lost {
             match &mut self {
-                AttemptError::Cos(error) => error.sent = Sent::Fully,
+                // Its status speaks of the last try only.
+                AttemptError::Cos(error) => (error.sent, error.status) = (Sent::Fully, None),
                 AttemptError::Dead { sent, .. } | AttemptError::Deadline { sent } => *sent = Sent::Fully,
             }
         }

@@ -215,6 +215,11 @@ pub trait Store: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Has this mount written or removed the key since this number ([`Move::before`])?
+    fn written_since(&self, _key: &Key, _seq: u64) -> bool {
+        false
+    }
+
     /// Moves that were begun and not ended.
     fn begun_moves(&self) -> Vec<(u64, Move)> {
         Vec::new()

@@ -115,6 +115,8 @@ struct Front {
     /// Being written to the database just now.
     flushing: Arc<Pending>,
     recent: LruCache<Key, Arc<Known>>,
+    /// A flush has begun and is not finished.
+    busy: bool,
     /// Grows with each finished flush.
     flushes: u64,
     stop: bool,
@@ -169,6 +171,7 @@ impl AttrIndex {
             unflushed: BTreeMap::new(),
             flushing: Arc::default(),
             recent: LruCache::new(RECENT),
+            busy: false,
             flushes: 0,
             stop: false,
             dead: false,
@@ -279,7 +282,7 @@ impl AttrIndex {
         }
         let mut front = self.shared.front.lock();
         // The flush that is under way may have begun before the last keys came.
-        let until = front.flushes + if front.flushing.is_empty() { 1 } else { 2 };
+        let until = front.flushes + if front.busy { 2 } else { 1 };
         while front.flushes < until && !(front.unflushed.is_empty() && front.flushing.is_empty()) {
             front.hurry = true;
             self.shared.wake.notify_one();
@@ -389,6 +392,7 @@ impl Shared {
                     }
                 }
                 front.hurry = false;
+                front.busy = true;
                 let gathered = std::mem::take(&mut front.unflushed);
                 front.flushing = Arc::new(if front.dead { Pending::new() } else { gathered });
                 front.stop
@@ -419,6 +423,7 @@ impl Shared {
     fn flushed(&self, flushing: &Pending, written: bool) {
         let mut front = self.front.lock();
         front.flushes += 1;
+        front.busy = false;
         front.flushing = Arc::default();
         // What could not be written waits on, as far as memory allows.
         if !written && front.unflushed.len() + flushing.len() <= UNFLUSHED_HARD {

@@ -14,7 +14,7 @@ use super::{Error, MountOptions, notify};
 use crate::store::Store;
 use crate::vfs::Vfs;
 
-/// Readers of requests. They never wait, so two keep two processors busy and more gain nothing (measured).
+/// Readers of requests. They wait for nothing but a look into a local index, so two keep two processors busy and more gain nothing (measured).
 const THREADS: usize = 2;
 
 /// What must be left of the kernel's own limit when ours is reached.

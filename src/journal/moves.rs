@@ -22,6 +22,9 @@ use super::error::{Error, Result};
 pub struct Move {
     pub from: String,
     pub to: String,
+    /// Writes of this mount from this number on were made after the move had begun; `None`: not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -79,7 +82,7 @@ mod tests {
     fn notes_outlive_their_owner_until_they_are_forgotten() {
         let dir = tempfile::tempdir().unwrap();
         let open = || Moves::new(Arc::new(RealDisk), dir.path().join("moves"));
-        let what = |n: u32| Move { from: format!("a/{n}"), to: format!("b/{n}") };
+        let what = |n: u32| Move { from: format!("a/{n}"), to: format!("b/{n}"), before: Some(7) };
         let first = open();
         assert_eq!(first.all(), []);
         let numbers: Vec<u64> = (0..3).map(|n| first.note(&what(n)).unwrap()).collect();

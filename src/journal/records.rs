@@ -163,6 +163,9 @@ pub struct Record {
     /// next record of the key takes them over.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub condemned: Vec<VersionId>,
+    /// CRC-64 of the whole content, where it was not known when the write was recorded: its parts are read as they are sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sum: Option<u64>,
 }
 
 impl Record {
@@ -195,6 +198,7 @@ impl Record {
                     next.condemned.push(version.clone());
                 }
             }
+            Change::Summed { crc64 } => next.sum = Some(*crc64),
         }
         (next != *self).then_some(next)
     }
@@ -301,6 +305,10 @@ pub enum Change {
     /// A version of the key is about to be removed from both buckets.
     Condemned {
         version: VersionId,
+    },
+    /// What the bucket is about to put together has this checksum.
+    Summed {
+        crc64: u64,
     },
 }
 

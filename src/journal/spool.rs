@@ -24,6 +24,9 @@ use super::disk::Disk;
 use super::error::{Error, Result};
 use super::records::SpoolId;
 
+/// How full the journal may be before writers wait for both buckets.
+const PRESSED_PERCENT: u64 = 80;
+
 /// More unsynced files than this are synced by one call for the whole disk.
 const SYNCED_ONE_BY_ONE_MAX: usize = 64;
 
@@ -333,6 +336,11 @@ impl Spool {
     /// Bytes in use and reserved.
     pub fn used(&self) -> u64 {
         self.meter.used.load(Ordering::Relaxed)
+    }
+
+    /// So full that writers wait for room.
+    pub fn is_pressed(&self) -> bool {
+        self.used() >= self.limit() / 100 * PRESSED_PERCENT
     }
 
     pub fn limit(&self) -> u64 {

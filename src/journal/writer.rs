@@ -108,6 +108,11 @@ impl Shared {
         answer
     }
 
+    /// The number that the next record will have.
+    pub fn next_seq(&self) -> u64 {
+        self.queue.lock().next_seq
+    }
+
     /// Numbers a record, shows it in the index and queues it.
     pub fn append(&self, persist: Persist, make: impl FnOnce(u64) -> Record) -> Result<(Arc<Record>, Answer)> {
         let mut queue = self.queue.lock();
@@ -269,7 +274,8 @@ impl Writer {
                     answer_all(buffered.into_iter().map(|(done, _)| done), &Ok(()));
                 }
                 Err(e) if is_full(&e) => {
-                    // No room for the tail; perhaps the database has some.
+                    // No room for the tail; perhaps the database has some. Frames that got there all the same must not be replayed.
+                    let _ = self.tail.set_len(self.tail_len);
                     for (done, new) in buffered {
                         waiting.push(done);
                         fresh.extend(new);

@@ -318,16 +318,31 @@ impl Inner {
         if self.is_outlived(&record) {
             return self.seen(key);
         }
-        Some(match self.object_of(&record) {
+        Some(self.known_after(&record))
+    }
+
+    /// What there is after this write.
+    pub(super) fn known_after(&self, record: &Record) -> Known {
+        match self.object_of(record) {
             Some(object) => Known::Present(object),
             None => {
                 // The bucket's clock, where it has told.
                 let marker = record.acked.iter().flatten().find_map(|ack| ack.marker.clone());
                 let deleted = marker.as_ref().and_then(|marker| marker.commit_micros());
                 let micros = deleted.unwrap_or_else(|| micros_of(record.created));
-                Known::Absent { marker, micros, stamp: Some(self.stamp(&record)) }
+                Known::Absent { marker, micros, stamp: Some(self.stamp(record)) }
             }
-        })
+        }
+    }
+
+    /// The index learns of a write of this mount that a bucket has taken.
+    pub(super) fn note_own(&self, key: &Key, known: Known) {
+        let attrs = self.cache.attrs();
+        match attrs.get(key) {
+            // Noted by this host's clock, and before the write: while that is in the journal, no answer makes such a note.
+            Some(Known::Absent { marker: None, stamp: None, .. }) => attrs.replace(key, known),
+            _ => _ = attrs.see(key, known),
+        }
     }
 
     /// The newest this mount has shown of a key.
@@ -485,7 +500,8 @@ impl Store for HaStore {
     }
 
     fn begin_move(&self, what: &Move) -> Result<u64> {
-        Ok(self.inner.journal.moves().note(what)?)
+        let before = Some(self.inner.journal.next_seq());
+        Ok(self.inner.journal.moves().note(&Move { before, ..what.clone() })?)
     }
 
     fn end_move(&self, number: u64) -> Result<()> {
@@ -494,6 +510,15 @@ impl Store for HaStore {
 
     fn begun_moves(&self) -> Vec<(u64, Move)> {
         self.inner.journal.moves().all()
+    }
+
+    fn written_since(&self, key: &Key, seq: u64) -> bool {
+        let stamp = match self.inner.known(key) {
+            Some(Known::Present(object)) => object.token.stamp,
+            Some(Known::Absent { stamp, .. }) => stamp,
+            None => None,
+        };
+        self.inner.own(stamp).is_some_and(|stamp| stamp.seq >= seq)
     }
 
     fn stage(&self, key: &Key) -> Option<Stage> {

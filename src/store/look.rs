@@ -155,7 +155,16 @@ impl Inner {
             _ => Standing::Lagging,
         };
         Ok(match judge(fact(known.as_ref()), answer, standing) {
-            Verdict::Show => Some(self.remember(key, found)),
+            Verdict::Show => {
+                let foreign = found.as_ref().is_some_and(|object| self.own(object.token.stamp).is_none());
+                let shown = self.remember(key, found);
+                if foreign && pending.is_some() && !self.cache.attrs().is_flushed(key) {
+                    // What is to be seen from now on keeps the older write of ours from being sent again: also after a kill.
+                    let cache = self.cache.clone();
+                    super::ask::on_disk(move || cache.attrs().flush()).await?;
+                }
+                Some(shown)
+            }
             Verdict::Keep => Some(present(known)),
             Verdict::Unsure if self.coverage.proves_absent(key.as_str(), site) || self.trusted(site) => Some(None),
             Verdict::Unsure => None,

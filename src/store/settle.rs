@@ -39,6 +39,9 @@ use crate::object::{Class, Key, Object, Site, Token};
 /// Records on their way at the same time.
 pub(super) const CARRIED_AT_ONCE: usize = 32;
 
+/// A key that is written all the time is let go after so many records, for what is done after each.
+const DELIVERED_MAX: usize = 16;
+
 /// Pause after a fault that may pass at once, around half of it to one and a half.
 const TROUBLE_PAUSE: Duration = Duration::from_millis(200);
 
@@ -67,6 +70,8 @@ pub(super) struct Settle {
     pub(super) late: Mutex<HashSet<u64>>,
     /// The newest record that was there at the start.
     taken_up: AtomicU64,
+    /// Records being sent to some bucket just now.
+    flying: Mutex<HashSet<u64>>,
     /// When records lost an answer for the last time.
     lost: Mutex<HashMap<u64, Instant>>,
     /// Something is ready for verification.
@@ -80,6 +85,7 @@ impl Settle {
             waiting: Mutex::default(),
             late: Mutex::default(),
             taken_up: AtomicU64::new(0),
+            flying: Mutex::default(),
             lost: Mutex::default(),
             ready: Notify::new(),
         }
@@ -93,6 +99,16 @@ impl Settle {
     /// How long ago this record lost an answer for the last time, in this run of the mount.
     pub(super) fn lost_ago(&self, seq: u64, now: Instant) -> Option<Duration> {
         self.lost.lock().get(&seq).map(|at| now.saturating_duration_since(*at))
+    }
+
+    /// Is it on its way to a bucket, or the fate of a send not noted yet?
+    pub(super) fn is_flying(&self, seq: u64) -> bool {
+        self.flying.lock().contains(&seq)
+    }
+
+    fn fly(&self, seq: u64) -> Flight<'_> {
+        self.flying.lock().insert(seq);
+        Flight { settle: self, seq }
     }
 
     fn is_awaited(&self, seq: u64) -> bool {
@@ -114,6 +130,18 @@ impl Settle {
                 }
             }
         }
+    }
+}
+
+/// A record counts as being sent while this is held: one worker has its key.
+struct Flight<'a> {
+    settle: &'a Settle,
+    seq: u64,
+}
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        self.settle.flying.lock().remove(&self.seq);
     }
 }
 
@@ -200,8 +228,8 @@ impl Inner {
         self.settle.queue.add(key);
     }
 
-    /// Delivers the newest record of a key to the master of the moment, which it notes in `delivered`. Returns how long to rest before the next
-    /// try; `None`: all done.
+    /// Delivers the newest record of a key to the master of the moment, which it notes in `delivered`, again while newer ones come. Returns how
+    /// long to rest before the next try; `None`: all done.
     async fn carry_key(&self, key: &Key, delivered: &mut Vec<(Site, Arc<Record>)>) -> Option<Duration> {
         loop {
             let view = self.links.view();
@@ -226,6 +254,9 @@ impl Inner {
                 return Some(self.after_trouble(&record, site, trouble));
             }
             delivered.push((site, record));
+            if delivered.len() >= DELIVERED_MAX {
+                return Some(Duration::ZERO);
+            }
         }
     }
 
@@ -275,6 +306,11 @@ impl Inner {
     }
 
     async fn carry_record(&self, site: Site, record: &Arc<Record>) -> std::result::Result<(), Refused> {
+        let _flight = self.settle.fly(record.seq);
+        // Replication may have brought it, and verification ended it, just before.
+        if self.journal.get(record.seq).is_none_or(|last| holds(&last, site)) {
+            return Ok(());
+        }
         // Of what was there at the start nobody knows for sure what became of it, least of all after a power cut.
         let taken_up = record.seq <= self.settle.taken_up.load(Relaxed);
         if (taken_up || record.sent.iter().any(|s| *s)) && self.already_there(site, record).await? {
@@ -361,7 +397,7 @@ impl Inner {
     /// carries the right stamp.
     pub(super) fn is_content_of(&self, record: &Record, found: &Token) -> bool {
         let Op::Put { size, crc64, .. } = &record.op else { return true };
-        let differs = crc64.zip(found.crc64).is_some_and(|(sent, stored)| sent != stored);
+        let differs = crc64.or(record.sum).zip(found.crc64).is_some_and(|(sent, stored)| sent != stored);
         *size == found.size && !differs
     }
 
@@ -411,14 +447,14 @@ impl Inner {
                 }
                 let object = Object { token, headers: headers.clone() };
                 self.note_for_origin(record, Some(&object));
-                self.cache.attrs().see(&record.key, Known::Present(object.clone()));
+                self.note_own(&record.key, Known::Present(object.clone()));
                 self.listings.lock().changed(&record.key, Some(object));
             }
             _ => {
                 self.note_for_origin(record, None);
                 let micros = ack.marker.as_ref().and_then(|m| m.commit_micros()).unwrap_or_else(super::ha::now_micros);
                 let stamp = Some(self.stamp(record));
-                self.cache.attrs().see(&record.key, Known::Absent { marker: ack.marker, micros, stamp });
+                self.note_own(&record.key, Known::Absent { marker: ack.marker, micros, stamp });
                 self.listings.lock().changed(&record.key, None);
             }
         }

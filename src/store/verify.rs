@@ -197,18 +197,24 @@ impl Inner {
             }
         }
         let calm = Site::ALL.map(|site| schedule.is_calm(site, now, self.options.late_commit));
-        let mut concluded = futures::stream::iter(
-            in_both.into_iter().map(|record| async move { (self.conclusion(&record, calm).await, record) }),
-        )
+        let mut concluded = futures::stream::iter(in_both.into_iter().map(|record| async move {
+            // A send that is still under way may lose its answer.
+            if self.settle.is_flying(record.seq) {
+                return (Conclusion::Soon, record);
+            }
+            // The looks took their time.
+            let record = self.journal.get(record.seq).unwrap_or(record);
+            (self.conclusion(&record, calm).await, record)
+        }))
         .buffer_unordered(LOOKS_AT_ONCE);
         while let Some((conclusion, record)) = concluded.next().await {
             match conclusion {
                 Conclusion::Later => schedule.later(record.seq, now),
                 Conclusion::Soon => schedule.soon(record.seq, now),
-                Conclusion::Forget => {
-                    schedule.next.remove(&record.seq);
-                    self.forget(&record).await;
-                }
+                Conclusion::Forget => match self.forget(&record).await {
+                    true => _ = schedule.next.remove(&record.seq),
+                    false => schedule.later(record.seq, now),
+                },
             }
         }
     }
@@ -245,10 +251,12 @@ impl Inner {
         }
     }
 
-    async fn forget(&self, record: &Arc<Record>) {
-        // The index may have lost what an earlier run had noted there before it was killed: then the journal is the only memory.
-        if let Some(known) = self.known(&record.key) {
-            self.cache.attrs().see(&record.key, known);
+    /// False if it has to stay for now.
+    async fn forget(&self, record: &Record) -> bool {
+        // The index may have lost what an earlier run had noted there before it was killed: then the journal is the only memory. Of this record
+        // only: a newer one of the key may yet be taken back.
+        if record.acked.iter().any(Option::is_some) {
+            self.note_own(&record.key, self.known_after(record));
         }
         // The journal may not forget what the index would not remember after a kill: with the bucket of this write away, an older state would
         // show again, a deleted file among them. One flush serves all writes before it.
@@ -256,10 +264,15 @@ impl Inner {
             let cache = self.cache.clone();
             let _ = on_disk(move || cache.attrs().flush()).await;
         }
+        // The cache's disk refuses. Kept as long as the journal has room, so that no write fails for it.
+        if !self.cache.attrs().is_flushed(&record.key) && !self.journal.spool().is_pressed() {
+            return false;
+        }
         self.end(record, Fate::Done(self.object_of(record))).await;
         if self.journal.latest(&record.key).is_none() {
             self.doubts.clear(&record.key);
         }
+        true
     }
 
     /// Is the current version of the key on this site an older write of ours that was committed late? Then removes it by id in both

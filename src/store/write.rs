@@ -28,8 +28,6 @@ const OBJECT_MAX: u64 = 50_000 << 30;
 const SUMMED_MAX: u64 = 64 << 20;
 /// Patches over a patch that is not in both buckets yet; more are made into one.
 const OVERLAYS_MAX: usize = 8;
-/// How full the journal may be before writers wait for both buckets.
-const PRESSED_PERCENT: u64 = 80;
 /// How much earlier than its deadline a wait ends, so that its answer still counts.
 const EARLY: Duration = Duration::from_millis(400);
 /// Bytes moved at a time from one local file to another.
@@ -331,7 +329,7 @@ impl Inner {
     async fn ease(&self, seq: u64, until: Instant) {
         let spool = self.journal.spool();
         let until = until - EARLY;
-        while spool.used() >= spool.limit() / 100 * PRESSED_PERCENT && Instant::now() < until {
+        while spool.is_pressed() && Instant::now() < until {
             let Some(record) = self.journal.get(seq) else { return };
             let view = self.links.view();
             let well = |site: Site| super::ask::usable(view.linkages[site.index()][Class::Write.index()].health);

@@ -117,7 +117,7 @@ mod tests {
     #[test]
     fn an_object_is_at_its_old_or_at_its_new_place() {
         let trees = Trees::default();
-        let what = Move { from: "a/b".into(), to: "c".into() };
+        let what = Move { from: "a/b".into(), to: "c".into(), before: None };
         let moving = trees.begin(what);
         let rows = [
             ("", Places::Own),

@@ -136,7 +136,7 @@ impl<S: Store> Vfs<S> {
         let mut moving = None;
         let known = match is_dir {
             true => {
-                let what = Move { from: from.path.clone(), to: to.path.clone() };
+                let what = Move { from: from.path.clone(), to: to.path.clone(), before: None };
                 moving = Some(self.trees.begin(what.clone()));
                 // What was asked before looks at one place only.
                 for dir in target.iter().chain([source]) {
@@ -288,33 +288,38 @@ impl<S: Store> Vfs<S> {
 
     /// Finishes the moves that an earlier process began. Whoever needs these trees waits meanwhile, as it would have for the move itself.
     pub async fn finish_moves(self: Arc<Self>) {
-        for (number, what) in self.store.begun_moves() {
-            let Move { from, to } = &what;
-            log::info!("{from} -> {to}: the move of this directory was interrupted and is finished now");
-            let claims = || vec![Claim::Tree(from.clone()), Claim::Tree(to.clone())];
-            let mut left = None;
-            loop {
-                let until = Instant::now() + self.options.max_stall;
-                let done = match self.turns.take(claims(), until).await {
-                    Ok(_turn) => self.finish_move(from, to, &mut left).await,
-                    Err(error) => Err(error),
-                };
-                match done {
-                    Ok(()) => break,
-                    Err(error) => log::warn!("{from} -> {to}: not finished yet: {error}"),
-                }
-                tokio::time::sleep(ORPHAN_RETRY).await;
+        // One that cannot end keeps no other from it.
+        let moves = self.store.begun_moves().into_iter().map(|(number, what)| self.finish_noted(number, what));
+        futures::future::join_all(moves).await;
+    }
+
+    async fn finish_noted(self: &Arc<Self>, number: u64, what: Move) {
+        let Move { from, to, .. } = &what;
+        log::info!("{from} -> {to}: the move of this directory was interrupted and is finished now");
+        let claims = || vec![Claim::Tree(from.clone()), Claim::Tree(to.clone())];
+        let mut left = None;
+        loop {
+            let until = Instant::now() + self.options.max_stall;
+            let done = match self.turns.take(claims(), until).await {
+                Ok(_turn) => self.finish_move(&what, &mut left).await,
+                Err(error) => Err(error),
+            };
+            match done {
+                Ok(()) => break,
+                Err(error) => log::warn!("{from} -> {to}: not finished yet: {error}"),
             }
-            let vfs = self.clone();
-            if let Err(error) = self.blocking(move || Ok(vfs.store.end_move(number)?)).await {
-                log::error!("{from} -> {to}: {error}");
-            }
+            tokio::time::sleep(ORPHAN_RETRY).await;
+        }
+        let vfs = self.clone();
+        if let Err(error) = self.blocking(move || Ok(vfs.store.end_move(number)?)).await {
+            log::error!("{from} -> {to}: {error}");
         }
     }
 
     /// `left`: what there was to be moved when it was first known. Between two tries the trees are free, and what programs make there since is
     /// theirs to keep where it is.
-    async fn finish_move(&self, from: &str, to: &str, left: &mut Option<Vec<Left>>) -> Result<()> {
+    async fn finish_move(&self, what: &Move, left: &mut Option<Vec<Left>>) -> Result<()> {
+        let Move { from, to, before } = what;
         let patience = || Instant::now() + self.options.max_stall;
         let (from_prefix, to_prefix) = (self.keys.below(from), self.keys.below(to));
         let left = match left {
@@ -329,7 +334,7 @@ impl<S: Store> Vfs<S> {
                 left.insert(found.into_iter().flatten().collect())
             }
         };
-        let moves: Vec<_> = left.iter().map(|left| self.move_left(left, &from_prefix, &to_prefix)).collect();
+        let moves: Vec<_> = left.iter().map(|left| self.move_left(left, &from_prefix, &to_prefix, *before)).collect();
         futures::stream::iter(moves).buffer_unordered(MOVES).try_collect::<()>().await?;
         let below = self.store.below(&from_prefix, patience()).await?;
         if let Some(marker) = self.keys.marker(from)?.filter(|_| below.marker && !below.children) {
@@ -339,7 +344,13 @@ impl<S: Store> Vfs<S> {
         Ok(())
     }
 
-    async fn move_left(&self, Left { key: from_key, token }: &Left, from_prefix: &str, to_prefix: &str) -> Result<()> {
+    async fn move_left(
+        &self,
+        Left { key: from_key, token }: &Left,
+        from_prefix: &str,
+        to_prefix: &str,
+        before: Option<u64>,
+    ) -> Result<()> {
         let until = Instant::now() + self.options.max_stall;
         let rest = &from_key.as_str()[from_prefix.len()..];
         if rest.is_empty() {
@@ -348,10 +359,14 @@ impl<S: Store> Vfs<S> {
         let to_key = Key::new(format!("{to_prefix}{rest}"))?;
         let Some(object) = self.store.head(from_key, until).await? else { return Ok(()) };
         let there = self.store.head(&to_key, until).await?;
-        // The copy that the interrupted move made is newer as well, and has the same content.
-        let newer =
-            |there: &Object| !there.token.same_bytes(token) && there.token.modified_micros > token.modified_micros;
-        if !object.token.same(token) || there.as_ref().is_some_and(newer) {
+        let written = |key: &Key| before.is_some_and(|seq| self.store.written_since(key, seq));
+        let changed_here = !object.token.same(token) || written(from_key);
+        let changed_there = match &there {
+            // There was nothing when the move began, so another content than the interrupted move's own copy came after it.
+            Some(there) => !there.token.same_bytes(token),
+            None => written(&to_key),
+        };
+        if changed_here || changed_there {
             log::warn!("{from_key}: stays here, because this or {to_key} was written after the move had begun");
             return Ok(());
         }

@@ -145,7 +145,7 @@ impl<S: Store> Vfs<S> {
             if result.is_err() {
                 // Refused means refused: the program is told, and nothing is left to be tried later behind its back.
                 let mut state = inode.state.lock();
-                let taken = state.headers.committed == state.headers.changed;
+                let taken = state.headers.committed == state.headers.changed && !matches!(result, Err(Error::Stale));
                 if !taken && !state.content.is_dirty() {
                     state.attr = Attr { size: state.attr.size, ..old };
                     state.headers.committed = state.headers.changed;

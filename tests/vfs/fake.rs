@@ -31,6 +31,8 @@ pub struct Fake {
     pub renamed: AtomicU64,
     /// Moves of directories that an earlier process has begun.
     pub moves: Mutex<Vec<Move>>,
+    /// Keys that this mount has written or removed since such a move began.
+    pub written: Mutex<std::collections::HashSet<String>>,
     /// Questions get no answer at all, and everybody knows.
     pub silent: AtomicBool,
 }
@@ -358,6 +360,10 @@ impl Store for Fake {
                 std::future::pending::<()>().await;
             }
         }
+    }
+
+    fn written_since(&self, key: &Key, _seq: u64) -> bool {
+        self.written.lock().contains(key.as_str())
     }
 
     fn begun_moves(&self) -> Vec<(u64, Move)> {

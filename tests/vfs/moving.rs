@@ -174,7 +174,7 @@ fn an_interrupted_move_is_finished_without_overwriting_what_came_after_it() {
         bench.store.foreign_put(key, b"old", &[]);
     }
     bench.store.foreign_put("e/x", b"newer", &[]);
-    bench.store.moves.lock().push(Move { from: "d".into(), to: "e".into() });
+    bench.store.moves.lock().push(Move { from: "d".into(), to: "e".into(), before: Some(7) });
     bench.run(async {
         bench.vfs.clone().finish_moves().await;
         assert!(bench.store.moves.lock().is_empty());
@@ -183,6 +183,22 @@ fn an_interrupted_move_is_finished_without_overwriting_what_came_after_it() {
         assert_eq!(user.load("e/x").await.expect("loads"), b"newer");
         assert_eq!(user.load("d/x").await.expect("loads"), b"old");
         assert!(bench.store.data("d/").is_some(), "a directory that is not empty keeps its marker");
+    });
+}
+
+#[test]
+fn what_was_written_or_removed_since_an_interrupted_move_stays_as_it_is() {
+    let bench = Bench::new();
+    let user = User(bench.vfs.clone());
+    for key in ["d/", "d/rewritten", "d/removed-there", "d/old"] {
+        bench.store.foreign_put(key, b"old", &[]);
+    }
+    bench.store.written.lock().extend(["d/rewritten".to_string(), "e/removed-there".to_string()]);
+    bench.store.moves.lock().push(Move { from: "d".into(), to: "e".into(), before: Some(7) });
+    bench.run(async {
+        bench.vfs.clone().finish_moves().await;
+        assert_eq!(user.names("d").await.expect("lists"), ["removed-there", "rewritten"]);
+        assert_eq!(user.names("e").await.expect("lists"), ["old"]);
     });
 }
 
