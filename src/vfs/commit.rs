@@ -172,8 +172,14 @@ impl<S: Store> Vfs<S> {
         let key = self.keys.file(path)?;
         let Sealed { layer, content, changed, headers } = loop {
             self.prepare(inode, until).await?;
-            let (vfs, shared) = (self.clone(), inode.clone());
-            match self.blocking(move || vfs.seal(&shared)).await? {
+            let sealing = match self.seal_now(inode) {
+                Some(sealing) => sealing?,
+                None => {
+                    let (vfs, shared) = (self.clone(), inode.clone());
+                    self.blocking(move || vfs.seal(&shared)).await?
+                }
+            };
+            match sealing {
                 Sealing::Done(sealed) => break sealed,
                 Sealing::Again if Instant::now() < until => {}
                 Sealing::Again => return Err(Error::Busy),
@@ -351,9 +357,31 @@ impl<S: Store> Vfs<S> {
         Ok(())
     }
 
+    /// The same where the scratch file is as long as the file already and nobody writes into it: then the disk has nothing to do.
+    fn seal_now(&self, inode: &Inode<S>) -> Option<Result<Sealing<S>>> {
+        let _io = inode.io.try_lock()?;
+        {
+            let state = inode.state.lock();
+            let layer = state.layer.as_ref().filter(|layer| layer.sealed.is_none())?;
+            let staged = match &layer.staging {
+                Some(staging) => staging.file().metadata().ok()?.len(),
+                None => 0,
+            };
+            if staged != layer.size() {
+                return None;
+            }
+        }
+        Some(self.seal_alone(inode))
+    }
+
     /// From here on the bytes do not change.
     fn seal(&self, inode: &Inode<S>) -> Result<Sealing<S>> {
         let _io = inode.io.lock();
+        self.seal_alone(inode)
+    }
+
+    /// To be called with the `io` lock held.
+    fn seal_alone(&self, inode: &Inode<S>) -> Result<Sealing<S>> {
         let mut state = inode.state.lock();
         if !state.content.is_dirty() {
             // A write that failed has been taken back.
