@@ -445,11 +445,12 @@ impl Story {
                 }
             }
             Plot::Ambiguous => {
-                let share = a.between(0.1, 0.5);
-                let kind = match a.dice.random_range(0..3) {
+                let share = a.between(0.2, 0.6);
+                // Late commits are what nothing but the watch of lost answers defends against.
+                let kind = match a.dice.random_range(0..4) {
                     0 => Trouble::LoseAnswer,
-                    1 => Trouble::LateCommit,
-                    _ => Trouble::Hang,
+                    1 => Trouble::Hang,
+                    _ => Trouble::LateCommit,
                 };
                 let length = a.between(5.0, 20.0);
                 a.fault(from, from + length, Fault { class: Some(Class::Write), share, ..Fault::on(Site::A, kind) });
