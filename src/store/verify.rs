@@ -36,8 +36,6 @@ const LOOK_MAX: Duration = Duration::from_secs(60);
 const ONE_BY_ONE_MAX: usize = 200;
 /// Looks at the same time.
 const LOOKS_AT_ONCE: usize = 16;
-/// A round goes through the whole journal: not after every single write.
-const ROUND_MIN: Duration = Duration::from_millis(50);
 /// One look may take this long, repetitions included.
 pub(super) const LOOK_TIME: Duration = Duration::from_secs(15);
 
@@ -97,14 +95,13 @@ impl Inner {
                 inner.report();
                 inner.verify_due(&mut schedule).await;
                 let ready = inner.settle.ready.notified();
-                let (idle, rest) = match inner.links.view().state {
+                let idle = match inner.links.view().state {
                     // Writers wait for what is found here.
-                    State::Failback => (50, Duration::ZERO),
-                    _ if inner.journal.stats().records == 0 => (1000, ROUND_MIN),
-                    _ => (250, ROUND_MIN),
+                    State::Failback => 50,
+                    _ if inner.journal.stats().records == 0 => 1000,
+                    _ => 250,
                 };
                 let _ = tokio::time::timeout(Duration::from_millis(idle), ready).await;
-                tokio::time::sleep(rest).await;
             }
         });
     }
