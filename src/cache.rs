@@ -36,7 +36,7 @@ use crate::object::{Key, Token};
 use data::{Body, Label};
 use evict::{Id, Shelf, Victim};
 
-pub use attrs::{AttrIndex, Known};
+pub use attrs::{AttrIndex, Known, Seen};
 
 mod attrs;
 mod data;
@@ -271,11 +271,17 @@ impl Inner {
         }
         let path = self.path(id);
         for path in [&path, &path.with_extension("map")] {
-            match std::fs::remove_file(path) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => log::warn!("cache: remove {}: {e}", path.display()),
-                _ => {}
+            if let Err(e) = remove_if_there(path) {
+                log::warn!("cache: remove {}: {e}", path.display());
             }
         }
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(path) {
+        Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+        _ => Ok(()),
     }
 }
 

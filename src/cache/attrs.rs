@@ -62,6 +62,19 @@ impl Known {
         self.token().order(&than.token()) == Some(Order::Less)
     }
 
+    /// Who made it, if it was a mount.
+    pub fn stamp(&self) -> Option<Stamp> {
+        match self {
+            Known::Present(object) => object.token.stamp,
+            Known::Absent { stamp, .. } => *stamp,
+        }
+    }
+
+    /// Somebody else's removal, dated by this host's clock, which may be ahead of the buckets'.
+    fn is_guess(&self) -> bool {
+        matches!(self, Known::Absent { marker: None, stamp: None, .. })
+    }
+
     /// An absence as a token that is like no content.
     fn token(&self) -> Token {
         match self {
@@ -76,6 +89,16 @@ impl Known {
             },
         }
     }
+}
+
+/// What [`AttrIndex::see`] made of a state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Seen {
+    /// It was noted already, or is older than what is.
+    Nothing,
+    /// Of this key nothing was known.
+    First,
+    Changed,
 }
 
 /// A row on disk: four bytes of CRC-32C, then this as JSON.
@@ -120,8 +143,6 @@ struct Front {
     /// Grows with each finished flush.
     flushes: u64,
     stop: bool,
-    /// The simulated process was killed: nothing reaches the disk any more.
-    dead: bool,
     /// Waiters for [`AttrIndex::flush`].
     hurry: bool,
 }
@@ -159,10 +180,7 @@ impl AttrIndex {
     pub(super) fn open_with(path: &Path, cap: u64) -> AttrIndex {
         let db = open_db(path).or_else(|e| {
             log::warn!("cache: attribute index {} is begun anew: {e}", path.display());
-            match std::fs::remove_file(path) {
-                Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(redb::Error::Io(e)),
-                _ => {}
-            }
+            super::remove_if_there(path).map_err(redb::Error::Io)?;
             open_db(path)
         });
         let db = db.map_err(|e| log::warn!("cache: attribute index {} stays in memory: {e}", path.display())).ok();
@@ -174,7 +192,6 @@ impl AttrIndex {
             busy: false,
             flushes: 0,
             stop: false,
-            dead: false,
             hurry: false,
         };
         let shared = Arc::new(Shared {
@@ -197,9 +214,14 @@ impl AttrIndex {
         self.shared.get(key).map(|known| Known::clone(&known))
     }
 
-    /// Notes a state, unless it is certainly older than the one noted. True if it is another one than was noted.
-    pub fn see(&self, key: &Key, known: Known) -> bool {
+    /// Notes a state, unless it is certainly older than the one noted.
+    pub fn see(&self, key: &Key, known: Known) -> Seen {
         self.note(key, known, Known::is_older)
+    }
+
+    /// The same for a write of this mount that a bucket has taken. While it is in the journal nobody guesses, so a guess is from before it.
+    pub fn see_own(&self, key: &Key, known: Known) {
+        self.note(key, known, |known, noted| !noted.is_guess() && known.is_older(noted));
     }
 
     /// Notes a state even if it is older: the noted version was removed for good.
@@ -207,7 +229,7 @@ impl AttrIndex {
         self.note(key, known, |_, _| false);
     }
 
-    fn note(&self, key: &Key, known: Known, refuse: impl Fn(&Known, &Known) -> bool) -> bool {
+    fn note(&self, key: &Key, known: Known, refuse: impl Fn(&Known, &Known) -> bool) -> Seen {
         let known = Arc::new(known);
         loop {
             // The database is asked before the lock is taken; a flush in between could make its answer old.
@@ -219,7 +241,7 @@ impl AttrIndex {
             }
             let noted = front.get(key).or(noted);
             if noted.as_deref().is_some_and(|noted| refuse(&known, noted) || *known == *noted) {
-                return false;
+                return Seen::Nothing;
             }
             if front.unflushed.len() >= UNFLUSHED_HARD && self.thread.is_some() {
                 self.shared.wake.notify_one();
@@ -231,7 +253,7 @@ impl AttrIndex {
             if front.unflushed.len() == UNFLUSHED_MAX {
                 self.shared.wake.notify_one();
             }
-            return true;
+            return if noted.is_some() { Seen::Changed } else { Seen::First };
         }
     }
 
@@ -269,10 +291,10 @@ impl AttrIndex {
         self.thread.is_none() || !(front.unflushed.contains_key(key) || front.flushing.contains_key(key))
     }
 
-    /// As `kill -9`: what is not in the database yet never will be.
+    /// As `kill -9`: what is not in the database yet never will be. The end of all use.
     #[cfg(feature = "simulation")]
     pub fn kill(&self) {
-        self.shared.front.lock().dead = true;
+        self.shared.front.lock().unflushed.clear();
     }
 
     /// Returns once everything seen so far is in the database.
@@ -393,8 +415,7 @@ impl Shared {
                 }
                 front.hurry = false;
                 front.busy = true;
-                let gathered = std::mem::take(&mut front.unflushed);
-                front.flushing = Arc::new(if front.dead { Pending::new() } else { gathered });
+                front.flushing = Arc::new(std::mem::take(&mut front.unflushed));
                 front.stop
             };
             let flushing = Arc::clone(&self.front.lock().flushing);

@@ -132,10 +132,7 @@ impl Body {
             super::create_dir(dir)?;
         }
         // Half a pair may be a second name of a file that the journal has.
-        match std::fs::remove_file(&label.data) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        super::remove_if_there(&label.data)?;
         let data = options().create(true).truncate(true).open(&label.data)?;
         data.set_len(label.size)?;
         Ok((Body::new(label, data, Body::new_map(label)?), rounded(label.map_len())))

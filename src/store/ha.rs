@@ -15,6 +15,7 @@ use serde::Deserialize;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
+use super::ask::on_disk;
 use super::budget::Budget;
 use super::canary::Canaries;
 use super::conflict::{Conflicts, Searches};
@@ -335,14 +336,13 @@ impl Inner {
         }
     }
 
-    /// The index learns of a write of this mount that a bucket has taken.
-    pub(super) fn note_own(&self, key: &Key, known: Known) {
-        let attrs = self.cache.attrs();
-        match attrs.get(key) {
-            // Noted by this host's clock, and before the write: while that is in the journal, no answer makes such a note.
-            Some(Known::Absent { marker: None, stamp: None, .. }) => attrs.replace(key, known),
-            _ => _ = attrs.see(key, known),
+    /// What the index says of a key is in its database when this returns, if the disk takes it.
+    pub(super) async fn flush_index(&self, key: &Key) -> bool {
+        if !self.cache.attrs().is_flushed(key) {
+            let cache = self.cache.clone();
+            let _ = on_disk(move || cache.attrs().flush()).await;
         }
+        self.cache.attrs().is_flushed(key)
     }
 
     /// The newest this mount has shown of a key.
@@ -362,14 +362,13 @@ impl Inner {
         self.own_seq_seen(&record.key) > record.seq
     }
 
+    fn own_seq(&self, known: Option<Known>) -> Option<u64> {
+        self.own(known?.stamp()).map(|stamp| stamp.seq)
+    }
+
     /// Sequence number of the newest write of this mount that was seen in a bucket.
     pub(super) fn own_seq_seen(&self, key: &Key) -> u64 {
-        let stamp = match self.seen(key) {
-            Some(Known::Present(object)) => object.token.stamp,
-            Some(Known::Absent { stamp, .. }) => stamp,
-            None => None,
-        };
-        self.own(stamp).map_or(0, |stamp| stamp.seq)
+        self.own_seq(self.seen(key)).unwrap_or(0)
     }
 
     /// Swaps a token from before its upload for the one the bucket gave, once that is known.
@@ -513,12 +512,7 @@ impl Store for HaStore {
     }
 
     fn written_since(&self, key: &Key, seq: u64) -> bool {
-        let stamp = match self.inner.known(key) {
-            Some(Known::Present(object)) => object.token.stamp,
-            Some(Known::Absent { stamp, .. }) => stamp,
-            None => None,
-        };
-        self.inner.own(stamp).is_some_and(|stamp| stamp.seq >= seq)
+        self.inner.own_seq(self.inner.known(key)).is_some_and(|own| own >= seq)
     }
 
     fn stage(&self, key: &Key) -> Option<Stage> {

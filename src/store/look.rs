@@ -14,7 +14,7 @@ use super::freshness::{Answer, Standing, Verdict, judge};
 use super::ha::{Inner, fact, holds, now_micros};
 use super::list::Remembered;
 use super::{Error, Result};
-use crate::cache::Known;
+use crate::cache::{Known, Seen};
 use crate::cos::{Attempt, Kind};
 use crate::failover::{Health, View};
 use crate::linkage::AttemptError;
@@ -158,10 +158,9 @@ impl Inner {
             Verdict::Show => {
                 let foreign = found.as_ref().is_some_and(|object| self.own(object.token.stamp).is_none());
                 let shown = self.remember(key, found);
-                if foreign && pending.is_some() && !self.cache.attrs().is_flushed(key) {
+                if foreign && pending.is_some() {
                     // What is to be seen from now on keeps the older write of ours from being sent again: also after a kill.
-                    let cache = self.cache.clone();
-                    super::ask::on_disk(move || cache.attrs().flush()).await?;
+                    self.flush_index(key).await;
                 }
                 Some(shown)
             }
@@ -210,8 +209,12 @@ impl Inner {
             None if !matches!(self.known(key), Some(Known::Present(_))) => return None,
             None => Known::Absent { marker: None, micros: now_micros(), stamp: None },
         };
-        let was_known = self.cache.attrs().get(key).is_some();
-        if self.cache.attrs().see(key, state) && (was_known || self.remembered(key.as_str()) == Remembered::Absent) {
+        let is_news = match self.cache.attrs().see(key, state) {
+            Seen::Nothing => false,
+            Seen::First => self.remembered(key.as_str()) == Remembered::Absent,
+            Seen::Changed => true,
+        };
+        if is_news {
             self.listings.lock().changed(key, found.clone());
         }
         found

@@ -447,14 +447,14 @@ impl Inner {
                 }
                 let object = Object { token, headers: headers.clone() };
                 self.note_for_origin(record, Some(&object));
-                self.note_own(&record.key, Known::Present(object.clone()));
+                self.cache.attrs().see_own(&record.key, Known::Present(object.clone()));
                 self.listings.lock().changed(&record.key, Some(object));
             }
             _ => {
                 self.note_for_origin(record, None);
                 let micros = ack.marker.as_ref().and_then(|m| m.commit_micros()).unwrap_or_else(super::ha::now_micros);
                 let stamp = Some(self.stamp(record));
-                self.note_own(&record.key, Known::Absent { marker: ack.marker, micros, stamp });
+                self.cache.attrs().see_own(&record.key, Known::Absent { marker: ack.marker, micros, stamp });
                 self.listings.lock().changed(&record.key, None);
             }
         }

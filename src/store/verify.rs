@@ -17,7 +17,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use tokio::time::Instant;
 
-use super::ask::{on_disk, usable};
+use super::ask::usable;
 use super::ha::{Inner, holds};
 use super::overtaken;
 use super::settle::{Fate, newer_than_acked};
@@ -256,16 +256,12 @@ impl Inner {
         // The index may have lost what an earlier run had noted there before it was killed: then the journal is the only memory. Of this record
         // only: a newer one of the key may yet be taken back.
         if record.acked.iter().any(Option::is_some) {
-            self.note_own(&record.key, self.known_after(record));
+            self.cache.attrs().see_own(&record.key, self.known_after(record));
         }
         // The journal may not forget what the index would not remember after a kill: with the bucket of this write away, an older state would
         // show again, a deleted file among them. One flush serves all writes before it.
-        if !self.cache.attrs().is_flushed(&record.key) {
-            let cache = self.cache.clone();
-            let _ = on_disk(move || cache.attrs().flush()).await;
-        }
-        // The cache's disk refuses. Kept as long as the journal has room, so that no write fails for it.
-        if !self.cache.attrs().is_flushed(&record.key) && !self.journal.spool().is_pressed() {
+        // Where the cache's disk refuses, it is kept as long as the journal has room, so that no write fails for it.
+        if !self.flush_index(&record.key).await && !self.journal.spool().is_pressed() {
             return false;
         }
         self.end(record, Fate::Done(self.object_of(record))).await;

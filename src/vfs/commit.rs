@@ -357,6 +357,12 @@ impl<S: Store> Vfs<S> {
         Ok(())
     }
 
+    /// From here on the bytes do not change.
+    fn seal(&self, inode: &Inode<S>) -> Result<Sealing<S>> {
+        let _io = inode.io.lock();
+        self.seal_alone(inode)
+    }
+
     /// The same where the scratch file is as long as the file already and nobody writes into it: then the disk has nothing to do.
     fn seal_now(&self, inode: &Inode<S>) -> Option<Result<Sealing<S>>> {
         let _io = inode.io.try_lock()?;
@@ -372,12 +378,6 @@ impl<S: Store> Vfs<S> {
             }
         }
         Some(self.seal_alone(inode))
-    }
-
-    /// From here on the bytes do not change.
-    fn seal(&self, inode: &Inode<S>) -> Result<Sealing<S>> {
-        let _io = inode.io.lock();
-        self.seal_alone(inode)
     }
 
     /// To be called with the `io` lock held.
