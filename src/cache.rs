@@ -71,7 +71,7 @@ pub struct Stats {
 pub struct Cache {
     inner: Arc<Inner>,
     attrs: AttrIndex,
-    /// `None` while being dropped.
+    /// `None` in virtual time, where a second thread would be as far as the real one lets it, and while being dropped.
     jobs: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -121,6 +121,10 @@ impl Cache {
             stop: AtomicBool::new(false),
             _lock: lock,
         });
+        if crate::clock::is_simulated() {
+            inner.scan();
+            return Ok(Cache { inner, attrs, jobs: None, thread: None });
+        }
         let (jobs, queue) = sync_channel(ADOPTED_MAX);
         let shared = Arc::clone(&inner);
         let thread = std::thread::Builder::new().name("cache".into()).spawn(move || shared.background(&queue));
@@ -161,8 +165,9 @@ impl Cache {
     }
 
     fn give(&self, job: Job) {
-        if let Some(jobs) = &self.jobs {
-            let _ = jobs.try_send(job);
+        match &self.jobs {
+            Some(jobs) => drop(jobs.try_send(job)),
+            None => self.inner.work(job),
         }
     }
 
@@ -517,10 +522,14 @@ impl Inner {
     fn background(&self, queue: &Receiver<Job>) {
         self.scan();
         while let Ok(job) = queue.recv() {
-            match job {
-                Job::Sum { id, body } => self.sum(id, &body),
-                Job::Copy { file, from } => self.copy(&file, &from),
-            }
+            self.work(job);
+        }
+    }
+
+    fn work(&self, job: Job) {
+        match job {
+            Job::Sum { id, body } => self.sum(id, &body),
+            Job::Copy { file, from } => self.copy(&file, &from),
         }
     }
 

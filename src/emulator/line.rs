@@ -19,6 +19,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
+/// Bytes given to the kernel at once. While the peer reads, the kernel takes on and on: of 64 MiB one call was seen to take 60, and a line
+/// frozen meanwhile sends them all.
+const WRITE_MAX: usize = 256 << 10;
+
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum State {
     Open,
@@ -172,7 +176,7 @@ impl AsyncWrite for Wire {
         if let Some(answer) = self.stopped(cx, true, Err(io::ErrorKind::BrokenPipe.into())) {
             return answer;
         }
-        let polled = Pin::new(&mut self.stream).poll_write(cx, buf);
+        let polled = Pin::new(&mut self.stream).poll_write(cx, &buf[..buf.len().min(WRITE_MAX)]);
         if let Poll::Ready(Ok(n)) = &polled {
             self.traffic.bytes_out.fetch_add(*n as u64, Ordering::Relaxed);
         }
@@ -184,10 +188,16 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(large) = bufs.iter().find(|buf| !buf.is_empty()).filter(|buf| buf.len() >= WRITE_MAX) {
+            return self.poll_write(cx, large);
+        }
         if let Some(answer) = self.stopped(cx, true, Err(io::ErrorKind::BrokenPipe.into())) {
             return answer;
         }
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
+        let mut room = WRITE_MAX;
+        let fitting =
+            bufs.iter().take_while(|buf| room.checked_sub(buf.len()).inspect(|left| room = *left).is_some()).count();
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, &bufs[..fitting]);
         if let Poll::Ready(Ok(n)) = &polled {
             self.traffic.bytes_out.fetch_add(*n as u64, Ordering::Relaxed);
         }
