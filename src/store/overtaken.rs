@@ -130,7 +130,7 @@ impl Inner {
     ///
     /// Which of two comes first need not be the one with the newer id, so two buckets cut their pages at different places: what is compared must be
     /// looked through as far as it reaches.
-    async fn versions_since(&self, site: Site, key: &Key, since: u64) -> Option<Vec<VersionEntry>> {
+    pub(super) async fn versions_since(&self, site: Site, key: &Key, since: u64) -> Option<Vec<VersionEntry>> {
         let until = Instant::now() + LOOK_TIME;
         let (mut all, mut key_marker, mut version_marker) = (Vec::new(), None, None);
         for _ in 0..PAGES_MAX {
@@ -200,9 +200,7 @@ impl Inner {
 
     /// Removes a version by its id in both buckets: exact, repeatable, and not replicated. False if that did not succeed.
     pub(super) async fn remove_overtaken(&self, site: Site, key: &Key, version: &VersionId) -> bool {
-        log::warn!(
-            "{key}: bucket {site} shows an older write that came late (version {version}); removing that version"
-        );
+        log::warn!("{key}: bucket {site} has an older write that came late (version {version}); removing that version");
         self.doubts.condemn(key, version);
         // Again if a newer record has taken its place meanwhile, without this note.
         while let Some(newest) = self.journal.latest(key).filter(|newest| !newest.condemned.contains(version)) {

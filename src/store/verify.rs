@@ -1,7 +1,8 @@
 //! Sees each write into the second bucket, and only then lets the journal forget it.
 //!
-//! The cloud replicates by itself; this module only looks. A few writes are looked up one by one, many at once by listing
-//! versions, because a request costs money and time. What has not arrived after the configured lag is uploaded by us.
+//! The cloud replicates by itself; this module only looks. What was written to one directory within a second is looked up by listing
+//! versions, because a request costs money and time; a few writes are looked up one by one. What has not arrived after the configured
+//! lag is uploaded by us.
 //!
 //! A write whose answer was lost may still be committed long after its connection died. Such a *late* version could outrank a
 //! newer write of the same key, because the bucket that was dead gives it a newer version id. So a record with a lost answer is
@@ -12,13 +13,14 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 use futures::StreamExt;
 use tokio::time::Instant;
 
 use super::ask::usable;
-use super::ha::{Inner, holds};
+use super::ha::{Inner, holds, micros_of};
 use super::overtaken;
 use super::settle::{Fate, newer_than_acked};
 use crate::cache::Known;
@@ -32,10 +34,16 @@ use crate::object::{Class, Key, Site, Token, VersionId};
 /// First look after a write; doubles up to [`LOOK_MAX`].
 const LOOK_MIN: Duration = Duration::from_millis(700);
 const LOOK_MAX: Duration = Duration::from_secs(60);
-/// More due records than this are looked up by listing (one LIST instead of up to 1000 HEADs).
-const ONE_BY_ONE_MAX: usize = 200;
+/// Looks are due at full seconds, so that the writes of a second are looked up together.
+const LOOK_GRID: Duration = Duration::from_secs(1);
+/// So many due records of one directory are looked up by listing.
+const TOGETHER_MIN: usize = 16;
 /// Looks at the same time.
 const LOOKS_AT_ONCE: usize = 16;
+/// A round goes through the whole journal: not after every single write.
+const ROUND_MIN: Duration = Duration::from_millis(50);
+/// The clock of a bucket and ours differ by less: COS refuses what was signed by a clock that is more than 15 minutes off.
+const SKEW_MAX: Duration = Duration::from_secs(15 * 60);
 /// One look may take this long, repetitions included.
 pub(super) const LOOK_TIME: Duration = Duration::from_secs(15);
 
@@ -56,29 +64,39 @@ enum Conclusion {
 }
 
 /// When each record is looked at next.
-#[derive(Default)]
 struct Schedule {
+    begun: Instant,
     next: HashMap<u64, (Instant, Duration)>,
     /// Since when a site's write linkage has been well without a break.
     calm: [Option<Instant>; 2],
 }
 
 impl Schedule {
+    fn new(now: Instant) -> Schedule {
+        Schedule { begun: now, next: HashMap::new(), calm: [None; 2] }
+    }
+
+    /// At the first full second after a pause.
+    fn after(&self, now: Instant, pause: Duration) -> Instant {
+        let seconds = (now + pause).saturating_duration_since(self.begun).div_duration_f64(LOOK_GRID).ceil();
+        self.begun + LOOK_GRID.mul_f64(seconds)
+    }
+
     fn due(&mut self, seq: u64, now: Instant) -> bool {
-        let (next, _) = self.next.entry(seq).or_insert((now + LOOK_MIN, LOOK_MIN));
+        let first = self.after(now, LOOK_MIN);
+        let (next, _) = self.next.entry(seq).or_insert((first, LOOK_MIN));
         *next <= now
     }
 
     fn later(&mut self, seq: u64, now: Instant) {
-        if let Some((next, pause)) = self.next.get_mut(&seq) {
-            *pause = (*pause * 2).min(LOOK_MAX);
-            *next = now + *pause;
-        }
+        let Some((_, pause)) = self.next.get(&seq) else { return };
+        let pause = (*pause * 2).min(LOOK_MAX);
+        self.next.insert(seq, (self.after(now, pause), pause));
     }
 
     /// Waits for something else than replication: no reason to look ever more rarely.
     fn soon(&mut self, seq: u64, now: Instant) {
-        self.next.insert(seq, (now + LOOK_MIN, LOOK_MIN));
+        self.next.insert(seq, (self.after(now, LOOK_MIN), LOOK_MIN));
     }
 
     fn is_calm(&self, site: Site, now: Instant, late_commit: Duration) -> bool {
@@ -90,18 +108,19 @@ impl Inner {
     pub(super) fn start_verifying(this: &Arc<Inner>) {
         let inner = this.clone();
         this.rt.spawn(async move {
-            let mut schedule = Schedule::default();
+            let mut schedule = Schedule::new(Instant::now());
             loop {
                 inner.report();
                 inner.verify_due(&mut schedule).await;
                 let ready = inner.settle.ready.notified();
-                let idle = match inner.links.view().state {
+                let (idle, rest) = match inner.links.view().state {
                     // Writers wait for what is found here.
-                    State::Failback => 50,
-                    _ if inner.journal.stats().records == 0 => 1000,
-                    _ => 250,
+                    State::Failback => (50, Duration::ZERO),
+                    _ if inner.journal.stats().records == 0 => (1000, ROUND_MIN),
+                    _ => (250, ROUND_MIN),
                 };
                 let _ = tokio::time::timeout(Duration::from_millis(idle), ready).await;
+                tokio::time::sleep(rest).await;
             }
         });
     }
@@ -170,18 +189,7 @@ impl Inner {
             if due.is_empty() {
                 continue;
             }
-            let found = match due.len() > ONE_BY_ONE_MAX {
-                true => {
-                    let found = self.look_by_listing(site, &due).await;
-                    for record in &due {
-                        if found.get(&record.seq) == Some(&Found::Arrived) {
-                            self.mark(record.seq, Change::Verified { site }).await;
-                        }
-                    }
-                    found
-                }
-                false => self.look_one_by_one(site, &due).await,
-            };
+            let found = self.look_up(site, &due).await;
             for record in due {
                 match found.get(&record.seq) {
                     Some(Found::Arrived) if holding => {}
@@ -189,7 +197,8 @@ impl Inner {
                         in_both.extend(self.journal.get(record.seq));
                     }
                     _ if holding => schedule.soon(record.seq, now),
-                    _ => {
+                    None => schedule.later(record.seq, now),
+                    Some(Found::NotYet) => {
                         schedule.later(record.seq, now);
                         self.push_late(site, &record).await;
                     }
@@ -246,6 +255,7 @@ impl Inner {
         }
         // The newest record of a key goes last: as long as there are others, it is what the journal says of the key.
         match self.journal.of(&record.key).first().is_some_and(|oldest| oldest.seq < record.seq) {
+            true if self.in_doubt(record).is_some() => Conclusion::Later,
             true => Conclusion::Soon,
             false => Conclusion::Forget,
         }
@@ -274,6 +284,9 @@ impl Inner {
     /// Is the current version of the key on this site an older write of ours that was committed late? Then removes it by id in both
     /// buckets. False if that could not be found out.
     async fn remove_late_version(&self, site: Site, record: &Arc<Record>) -> bool {
+        if matches!(record.op, Op::Delete { .. }) {
+            return self.remove_late_removals(site, record).await;
+        }
         let key = &record.key;
         let newest = self.journal.latest(key).map_or(record.seq, |r| r.seq).max(record.seq);
         let until = Instant::now() + LOOK_TIME;
@@ -281,9 +294,7 @@ impl Inner {
             let found = self.head_at(site, key, None, until).await;
             let token = match found {
                 Ok(object) => object.token,
-                Err(AttemptError::Cos(e)) if e.kind == Kind::NoSuchKey => {
-                    return self.remove_late_removal(site, record).await;
-                }
+                Err(AttemptError::Cos(e)) if e.kind == Kind::NoSuchKey => return true,
                 Err(_) => return false,
             };
             let expected = self.own_seq_seen(key);
@@ -327,124 +338,147 @@ impl Inner {
         })
     }
 
-    /// The bucket shows nothing although a newer write of ours should be there: a removal of ours that lost its answer came late. Markers carry
-    /// no stamp; in doubt content is what is kept. False if it has to be looked at again.
-    async fn remove_late_removal(&self, site: Site, record: &Arc<Record>) -> bool {
-        let newest = self.journal.latest(&record.key);
+    /// A removal of ours that lost its answer may have left a marker. It need not be what this bucket shows: it may be what the other one will
+    /// show, if it gets there last. Markers carry no stamp; where content of ours is newer, content is what is kept. False if it has to be looked
+    /// at again.
+    async fn remove_late_removals(&self, site: Site, record: &Arc<Record>) -> bool {
+        let key = &record.key;
+        let newest = self.journal.latest(key);
         let Some(newest) = newest.filter(|newest| matches!(newest.op, Op::Put { .. })) else { return true };
-        if !matches!(record.op, Op::Delete { .. }) || !holds(&newest, site) {
-            return true;
+        // Without the marker the bucket would show what was there before it.
+        if !holds(&newest, site) {
+            return false;
         }
-        let Some(entries) = self.versions_at(site, &record.key).await else { return false };
-        match cos::current(&entries) {
-            Some(current) if current.marker => {
-                self.remove_overtaken(site, &record.key, &current.version).await;
-                false
+        let sent = micros_of(record.created.checked_sub(SKEW_MAX).unwrap_or(record.created));
+        let Some(entries) = self.versions_since(site, key, sent).await else { return false };
+        let shown = cos::current(&entries).map(|entry| &entry.version);
+        let of_key = self.journal.of(key);
+        for VersionEntry { version, .. } in entries.iter().filter(|entry| entry.marker) {
+            let recent = version.commit_micros().map_or(Some(version) == shown, |at| at >= sent);
+            let known = of_key.iter().flat_map(|record| overtaken::versions(record)).any(|known| known == version);
+            if recent && !known && !self.remove_overtaken(site, key, version).await {
+                return false;
             }
-            _ => true,
         }
+        true
     }
 
-    /// Marks each as soon as it is seen, because somebody may wait for it; one after the other, so that a history can be repeated.
-    async fn look_one_by_one(&self, site: Site, due: &[Arc<Record>]) -> HashMap<u64, Found> {
-        let looks = due.iter().cloned().map(|record| async move { (record.seq, self.look(site, &record).await) });
+    /// Looks all of them up with few requests, and marks what has arrived. Of what is not in the answer the bucket did not say anything.
+    async fn look_up(&self, site: Site, due: &[Arc<Record>]) -> HashMap<u64, Found> {
+        let mut by_dir: BTreeMap<&str, Vec<&Arc<Record>>> = BTreeMap::new();
+        let mut alone: Vec<Arc<Record>> = Vec::new();
+        for record in due {
+            match self.in_doubt(record).is_some() || self.is_outlived(record) {
+                true => alone.push(record.clone()),
+                false => by_dir.entry(dir_of(&record.key)).or_default().push(record),
+            }
+        }
+        let mut found = HashMap::new();
+        for records in by_dir.into_values() {
+            if records.len() >= TOGETHER_MIN {
+                self.look_together(site, &records, &mut found).await;
+            }
+            alone.extend(records.into_iter().filter(|r| !found.contains_key(&r.seq)).cloned());
+        }
+        self.look_one_by_one(site, &alone, &mut found).await;
+        found
+    }
+
+    /// One after the other is marked, so that a history can be repeated. The first look without an answer is the last one.
+    async fn look_one_by_one(&self, site: Site, due: &[Arc<Record>], all: &mut HashMap<u64, Found>) {
+        let silent = &AtomicBool::new(false);
+        let looks = due.iter().cloned().map(|record| async move {
+            let found = if silent.load(Relaxed) { None } else { self.look(site, &record).await };
+            silent.fetch_or(found.is_none(), Relaxed);
+            (record.seq, found)
+        });
         let mut looks = futures::stream::iter(looks).buffer_unordered(LOOKS_AT_ONCE);
-        let mut all = HashMap::new();
         while let Some((seq, found)) = looks.next().await {
-            if found == Found::Arrived {
+            if found == Some(Found::Arrived) {
                 self.mark(seq, Change::Verified { site }).await;
             }
-            all.insert(seq, found);
+            all.extend(found.map(|found| (seq, found)));
         }
-        all
     }
 
-    async fn look(&self, site: Site, record: &Record) -> Found {
+    /// `None`: the bucket did not say.
+    async fn look(&self, site: Site, record: &Record) -> Option<Found> {
         let key = &record.key;
         let until = Instant::now() + LOOK_TIME;
         if self.is_outlived(record) {
-            return Found::Arrived;
+            return Some(Found::Arrived);
         }
         if self.in_doubt(record).is_some() {
             // What the bucket shows can be an older write that came in later.
-            let Some(entries) = self.versions_at(site, key).await else { return Found::NotYet };
-            let arrived = |entry: &VersionEntry| overtaken::versions(record).any(|version| *version == entry.version);
-            return match entries.iter().any(arrived) {
+            let entries = self.versions_at(site, key).await?;
+            return Some(match entries.iter().any(|entry| is_of(entry, record)) {
                 true => Found::Arrived,
                 false => entries.first().map_or(Found::NotYet, |entry| compare(record, entry)),
-            };
+            });
         }
         if let Op::Delete { .. } = record.op {
             // The newest entry of the key tells a marker that arrived from an object that never did.
-            let Some(newest) = self.newest_versions(site, key, 1, until).await else { return Found::NotYet };
-            return newest.first().map_or(Found::NotYet, |entry| compare(record, entry));
+            let newest = self.newest_versions(site, key, 1, until).await?;
+            return Some(newest.first().map_or(Found::NotYet, |entry| compare(record, entry)));
         }
-        let found = self.head_at(site, key, None, until).await;
-        let Ok(object) = found else { return Found::NotYet };
+        let object = match self.head_at(site, key, None, until).await {
+            Ok(object) => object,
+            Err(AttemptError::Cos(e)) if e.kind == Kind::NoSuchKey => return Some(Found::NotYet),
+            Err(_) => return None,
+        };
         let stamped = object.token.stamp == Some(self.stamp(record)) && self.is_content_of(record, &object.token);
-        let ours = stamped || is_acked(&object.token, record);
-        if ours {
-            return Found::Arrived;
+        if stamped || is_acked(&object.token, record) {
+            return Some(Found::Arrived);
         }
         if newer_than_acked(&object.token, record) {
             self.note_foreign(site, key, &object.token);
-            return Found::Arrived;
+            return Some(Found::Arrived);
         }
-        Found::NotYet
+        Some(Found::NotYet)
     }
 
-    /// Looks up many records with few requests: one listing of versions per directory.
-    async fn look_by_listing(&self, site: Site, due: &[Arc<Record>]) -> HashMap<u64, Found> {
-        let mut by_dir: BTreeMap<&str, Vec<&Arc<Record>>> = BTreeMap::new();
-        for record in due {
-            let key = record.key.as_str();
-            let dir = key.trim_end_matches('/').rfind('/').map_or("", |slash| &key[..=slash]);
-            by_dir.entry(dir).or_default().push(record);
-        }
-        let mut found = HashMap::new();
-        for (dir, mut records) in by_dir {
-            let few = records.len() < LOOKS_AT_ONCE;
-            let alone: Vec<_> = records.extract_if(.., |r| few || self.wants_own_look(r)).cloned().collect();
-            found.extend(self.look_one_by_one(site, &alone).await);
-            if records.is_empty() {
-                continue;
-            }
-            records.sort_by(|a, b| a.key.cmp(&b.key));
-            found.extend(self.look_in_dir(site, dir, &records).await);
-        }
-        found
-    }
-
-    fn wants_own_look(&self, record: &Record) -> bool {
-        self.in_doubt(record).is_some() || self.is_outlived(record)
-    }
-
-    async fn look_in_dir(&self, site: Site, dir: &str, records: &[&Arc<Record>]) -> HashMap<u64, Found> {
-        let mut wanted: HashMap<&str, &Arc<Record>> = records.iter().map(|r| (r.key.as_str(), *r)).collect();
-        let last = records.last().map_or("", |r| r.key.as_str());
-        let mut found = HashMap::new();
-        let (mut key_marker, mut version_marker) = (None, None);
-        // Old versions may fill pages without bringing anything; then the rest waits for the next round.
-        for _ in 0..(records.len() / 50 + 4) {
-            let query = ListVersions { prefix: dir.to_string(), key_marker, version_marker, max_keys: 1000 };
+    /// Lists versions where these records of one directory are. Old versions and other files lie in between: as soon as a page brings less than so
+    /// many requests would have, the rest is left to looks of their own, as is what somebody else has written over.
+    async fn look_together(&self, site: Site, records: &[&Arc<Record>], found: &mut HashMap<u64, Found>) {
+        let mut wanted: BTreeMap<&str, &Arc<Record>> = records.iter().map(|r| (r.key.as_str(), *r)).collect();
+        let (Some((first, _)), Some((last, _))) = (wanted.first_key_value(), wanted.last_key_value()) else { return };
+        let last = last.to_string();
+        let mut query =
+            ListVersions { prefix: common_prefix(first, &last).into(), max_keys: 1000, ..ListVersions::default() };
+        while !wanted.is_empty() {
             let until = Instant::now() + LOOK_TIME;
-            let Some(page) = self.versions_page(site, &query, until).await else { return found };
+            let Some(page) = self.versions_page(site, &query, until).await else { return };
+            let before = wanted.len();
             for entry in &page.entries {
                 // The first entry of a key is its newest.
-                if let Some(record) = wanted.remove(entry.key.as_str()) {
-                    found.insert(record.seq, compare(record, entry));
+                let Some(record) = wanted.remove(entry.key.as_str()) else { continue };
+                match compare(record, entry) {
+                    Found::Arrived if is_of(entry, record) => {
+                        self.mark(record.seq, Change::Verified { site }).await;
+                        found.insert(record.seq, Found::Arrived);
+                    }
+                    Found::Arrived => {}
+                    Found::NotYet => _ = found.insert(record.seq, Found::NotYet),
                 }
             }
-            let past = page.entries.last().is_some_and(|e| e.key.as_str() > last);
-            if page.next.is_none() || past || wanted.is_empty() {
-                return found;
+            let brought = before - wanted.len();
+            let next = page.next.filter(|(key, _)| *key <= last);
+            // What a listing has passed without naming it is not there.
+            let reached = page.entries.last().map(|entry| entry.key.as_str());
+            wanted.retain(|key, record| {
+                let passed = next.is_none() || reached.is_some_and(|reached| *key <= reached);
+                if passed {
+                    found.insert(record.seq, Found::NotYet);
+                }
+                !passed
+            });
+            match next {
+                Some((key, version)) if brought >= TOGETHER_MIN => {
+                    (query.key_marker, query.version_marker) = (Some(key), version);
+                }
+                _ => return,
             }
-            (key_marker, version_marker) = match page.next {
-                Some((key, version)) => (Some(key), version),
-                None => return found,
-            };
         }
-        found
     }
 
     /// Does the bucket that took this write hold a later one of somebody else? Not known: assumed, because sending ours once more would put it on top.
@@ -453,10 +487,7 @@ impl Inner {
             return true;
         }
         match self.versions_at(site, &record.key).await {
-            Some(entries) => match cos::current(&entries) {
-                Some(current) => !overtaken::versions(record).any(|version| *version == current.version),
-                None => false,
-            },
+            Some(entries) => cos::current(&entries).is_some_and(|current| !is_of(current, record)),
             None => true,
         }
     }
@@ -473,6 +504,23 @@ impl Inner {
         self.settle.late.lock().insert(record.seq);
         self.carry(&record.key);
     }
+}
+
+/// Is this the version that a bucket made of the record?
+fn is_of(entry: &VersionEntry, record: &Record) -> bool {
+    overtaken::versions(record).any(|version| *version == entry.version)
+}
+
+/// The directory a key is in, with its slash.
+fn dir_of(key: &Key) -> &str {
+    let key = key.as_str();
+    key.trim_end_matches('/').rfind('/').map_or("", |slash| &key[..=slash])
+}
+
+/// What both begin with.
+fn common_prefix<'a>(one: &'a str, other: &str) -> &'a str {
+    let same = one.char_indices().zip(other.chars()).find(|((_, a), b)| a != b);
+    same.map_or(one, |((at, _), _)| &one[..at])
 }
 
 fn is_acked(found: &Token, record: &Record) -> bool {

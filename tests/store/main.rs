@@ -6,3 +6,4 @@ mod bench;
 mod calm;
 mod outage;
 mod patch;
+mod verify;
