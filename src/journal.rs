@@ -41,6 +41,7 @@ use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::object::{Epoch, Key, Site};
+use writer::{Hand, Writer};
 
 pub use error::{Error, Result};
 pub use moves::{Move, Moves};
@@ -76,14 +77,6 @@ pub struct Stats {
     pub aside: u64,
 }
 
-/// Who puts records on disk.
-enum Scribe {
-    /// `None` while being dropped.
-    Thread(Option<JoinHandle<Result<()>>>),
-    /// Whoever queues something; for a simulation, where a second thread has no virtual time.
-    Here(Box<Mutex<writer::Writer>>),
-}
-
 pub struct Journal {
     shared: Arc<writer::Shared>,
     spool: Arc<Spool>,
@@ -91,7 +84,9 @@ pub struct Journal {
     paths: writer::Paths,
     moves: Arc<Moves>,
     meta: Mutex<records::Meta>,
-    scribe: Scribe,
+    writer: Arc<Mutex<Writer>>,
+    /// Makes transactions. `None` while being dropped, and in virtual time, which a second thread does not have.
+    thread: Option<JoinHandle<Result<()>>>,
     /// Held as long as the journal is.
     _lock: File,
 }
@@ -113,16 +108,16 @@ impl Journal {
         let (shared, spool) = (Arc::clone(&writer.shared), Arc::clone(&writer.spool));
         let (paths, meta) = (writer.paths.clone(), Mutex::new(writer.meta));
         let moves = Arc::new(Moves::new(disk.clone(), paths.identity.with_file_name("moves")));
-        let scribe = match clock::is_simulated() {
-            true => Scribe::Here(Box::new(Mutex::new(writer))),
-            false => Scribe::Thread(Some(
-                std::thread::Builder::new()
-                    .name("journal".into())
-                    .spawn(move || writer.run())
-                    .map_err(|e| Error::io("start the journal's thread", &e))?,
-            )),
+        let writer = Arc::new(Mutex::new(writer));
+        let thread = match clock::is_simulated() {
+            true => None,
+            false => {
+                let writer = writer.clone();
+                let thread = std::thread::Builder::new().name("journal".into()).spawn(move || Writer::run(&writer));
+                Some(thread.map_err(|e| Error::io("start the journal's thread", &e))?)
+            }
         };
-        Ok((Journal { shared, spool, disk, paths, moves, meta, scribe, _lock: lock }, recovery))
+        Ok((Journal { shared, spool, disk, paths, moves, meta, writer, thread, _lock: lock }, recovery))
     }
 
     /// Directories on their way to another name.
@@ -291,9 +286,14 @@ impl Journal {
         &self.spool
     }
 
+    /// Has what was queued done, and waits for it.
     async fn wait(&self, answer: oneshot::Receiver<Result<()>>) -> Result<()> {
-        if let Scribe::Here(writer) = &self.scribe {
-            writer.lock().turn();
+        let done = match &self.thread {
+            None => self.writer.lock().turn(Hand::Thread),
+            Some(_) => self.writer.try_lock().is_some_and(|mut writer| writer.turn(Hand::Caller)),
+        };
+        if !done {
+            self.shared.wake();
         }
         answer.await.unwrap_or_else(|_| Err(gone()))
     }
@@ -303,15 +303,12 @@ impl Drop for Journal {
     /// Commits what is buffered. Nothing acknowledged depends on it: a kill in its place loses nothing either.
     fn drop(&mut self) {
         self.shared.stop();
-        let ended = match &mut self.scribe {
-            Scribe::Thread(thread) => match thread.take().map(JoinHandle::join) {
-                Some(Ok(result)) => result,
-                Some(Err(_)) => Err(gone()),
-                None => Ok(()),
-            },
-            Scribe::Here(writer) => {
-                let writer = writer.get_mut();
-                writer.turn();
+        let ended = match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            Some(Err(_)) => Err(gone()),
+            None => {
+                let mut writer = self.writer.lock();
+                writer.turn(Hand::Thread);
                 writer.close()
             }
         };

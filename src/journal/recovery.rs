@@ -345,8 +345,8 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, limit_bytes: u64) -> Result<
         dirty: state.dirty,
         executed: condemned,
         reserve,
-        due: None,
         lazy: LAZY,
+        torn: false,
     };
     writer.commit(true)?;
     Identity::write(&*disk, &writer.paths.identity, &writer.meta, true)?;

@@ -512,6 +512,50 @@ proptest! {
     }
 }
 
+#[test]
+fn what_is_buffered_reaches_the_database_by_itself() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = Journal::open(dir.path(), LIMIT).unwrap();
+    let tail = dir.path().join("tail");
+    for n in 0..3 {
+        block_on(journal.append(delete(&format!("k{n}")), Persist::Buffered)).unwrap();
+        assert!(tail.metadata().unwrap().len() > 0);
+        let begun = std::time::Instant::now();
+        while tail.metadata().unwrap().len() > 0 {
+            assert!(begun.elapsed() < Duration::from_secs(20), "still in the tail");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+#[test]
+fn many_hands_at_once_lose_nothing() {
+    const HANDS: u64 = 8;
+    const EACH: u64 = 400;
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = Journal::open(dir.path(), LIMIT).unwrap();
+    std::thread::scope(|scope| {
+        for hand in 0..HANDS {
+            let journal = &journal;
+            scope.spawn(move || {
+                for n in 0..EACH {
+                    let persist = if n % 50 == hand { Persist::Synced } else { Persist::Buffered };
+                    let record = block_on(journal.append(delete(&format!("{hand}-{n}")), persist)).unwrap();
+                    block_on(journal.mark(record.seq, Change::Sent { site: Site::B }, Persist::Buffered)).unwrap();
+                    if n % 2 == 0 {
+                        block_on(journal.retire(record.seq)).unwrap();
+                    }
+                }
+            });
+        }
+    });
+    drop(journal);
+    let (journal, _) = open(dir.path());
+    let all = journal.all();
+    assert_eq!(all.len() as u64, HANDS * EACH / 2);
+    assert!(all.iter().all(|record| record.sent == [false, true]));
+}
+
 const CHILD: &str = "COSFS_HA_TEST_JOURNAL";
 
 /// Runs in the child of the next test: writes and says what was acknowledged, until killed.

@@ -1,7 +1,9 @@
-//! One thread that puts records on disk, many at a time.
+//! Puts records on disk, many at a time.
 //!
 //! Durability costs a sync of the disk, and a sync costs the same for one record as for a thousand. So whoever writes queues an
-//! entry and waits; the thread takes all that is queued, makes one transaction of it and wakes everybody (*group commit*).
+//! entry and waits; a thread takes all that is queued, makes one transaction of it and wakes everybody (*group commit*).
+//! What needs no sync needs no thread either: whoever queued it does all that is queued there and then, unless somebody is at it already
+//! (*flat combining*). Waking a thread and being woken by it cost several times what the write costs.
 //!
 //! redb can either sync or keep a commit in the memory of the process ([`redb::Durability::None`], tested: lost by kill -9).
 //! Neither suits [`Persist::Buffered`], which promises to outlive the process and not the power. Buffered entries therefore go
@@ -74,11 +76,14 @@ struct Queue {
     next_seq: u64,
     seq_limit: u64,
     stop: bool,
+    /// When the database must have what it lacks.
+    due: Option<Instant>,
     /// The first disk error.
     poison: Option<Error>,
 }
 
-/// What the thread shares with those who write. Lock order: queue, then index; neither is held while the disk works.
+/// What the writer shares with those who write. Lock order: writer, queue, index; the last two are not held while the disk works, and the
+/// first is waited for by the thread alone.
 pub(super) struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
@@ -88,7 +93,8 @@ pub(super) struct Shared {
 impl Shared {
     /// `next_seq`: the first number to hand out; those up to `meta.seq_limit` are claimed on disk already.
     pub fn new(index: Index, next_seq: u64, meta: &Meta) -> Shared {
-        let queue = Queue { requests: Vec::new(), next_seq, seq_limit: meta.seq_limit, stop: false, poison: None };
+        let queue =
+            Queue { requests: Vec::new(), next_seq, seq_limit: meta.seq_limit, stop: false, due: None, poison: None };
         Shared { queue: Mutex::new(queue), wake: Condvar::new(), index: Mutex::new(index) }
     }
 
@@ -100,12 +106,37 @@ impl Shared {
         }
     }
 
+    /// Queued is not begun: see [`Shared::wake`] and [`Writer::turn`].
     fn push(&self, mut queue: MutexGuard<'_, Queue>, job: Job) -> Answer {
         let (done, answer) = oneshot::channel();
         queue.requests.push(Request { job, done });
-        drop(queue);
-        self.wake.notify_one();
         answer
+    }
+
+    /// Has the thread see to what is queued or due.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Until there is work for the thread. True: the last work.
+    fn wait(&self) -> bool {
+        let mut queue = self.queue.lock();
+        while queue.requests.is_empty() && !queue.stop {
+            let due = queue.due;
+            match due {
+                Some(due) if self.wake.wait_until(&mut queue, due.into_std()).timed_out() => break,
+                Some(_) => {}
+                None => self.wake.wait(&mut queue),
+            }
+        }
+        queue.stop
+    }
+
+    /// All that is queued, if the tail is all it needs.
+    fn take_light(&self) -> Option<Vec<Request>> {
+        let light = |r: &Request| matches!(r.job, Job::Entry { persist: Persist::Buffered, .. });
+        let mut queue = self.queue.lock();
+        queue.requests.iter().all(light).then(|| std::mem::take(&mut queue.requests))
     }
 
     /// The number that the next record will have.
@@ -156,7 +187,16 @@ impl Shared {
     }
 }
 
-/// The thread's own things.
+/// Who does the work.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Hand {
+    /// May wait for a sync.
+    Thread,
+    /// Somebody with other things to do.
+    Caller,
+}
+
+/// What is needed for the work, for one hand at a time.
 pub(super) struct Writer {
     pub shared: Arc<Shared>,
     pub spool: Arc<Spool>,
@@ -172,8 +212,8 @@ pub(super) struct Writer {
     /// Files deleted since the last commit, still listed as condemned.
     pub executed: Vec<SpoolId>,
     pub reserve: Option<Arc<dyn Area>>,
-    /// When the oldest part of `dirty` must be in the database.
-    pub due: Option<Instant>,
+    /// A turn was begun and not ended: a panic left everything here in an unknown state.
+    pub torn: bool,
     /// [`LAZY`], except in tests.
     pub lazy: Duration,
 }
@@ -199,20 +239,33 @@ impl Paths {
 
 impl Writer {
     /// Until told to stop; then everything is committed and the number of the next write kept exactly.
-    pub fn run(mut self) -> Result<()> {
+    pub fn run(this: &Mutex<Writer>) -> Result<()> {
+        let shared = Arc::clone(&this.lock().shared);
         loop {
-            let (requests, stop) = self.wait();
-            self.round(requests);
+            let stop = shared.wait();
+            let mut writer = this.lock();
+            writer.turn(Hand::Thread);
             if stop {
-                return self.close();
+                return writer.close();
             }
         }
     }
 
-    /// What is queued now, on the thread of whoever queued it.
-    pub fn turn(&mut self) {
-        let requests = std::mem::take(&mut self.shared.queue.lock().requests);
-        self.round(requests);
+    /// Does what is queued. What a caller cannot do stays queued; false: the thread is needed.
+    pub fn turn(&mut self, hand: Hand) -> bool {
+        let requests = match hand {
+            Hand::Thread => std::mem::take(&mut self.shared.queue.lock().requests),
+            Hand::Caller => match self.shared.take_light() {
+                Some(requests) => requests,
+                None => return false,
+            },
+        };
+        if std::mem::replace(&mut self.torn, true) {
+            self.latch("a panic while writing");
+        }
+        let done = self.round(requests, hand);
+        self.torn = false;
+        done
     }
 
     pub fn close(&mut self) -> Result<()> {
@@ -223,21 +276,10 @@ impl Writer {
         self.commit(false)
     }
 
-    fn wait(&self) -> (Vec<Request>, bool) {
-        let mut queue = self.shared.queue.lock();
-        while queue.requests.is_empty() && !queue.stop {
-            match self.due {
-                Some(due) if self.shared.wake.wait_until(&mut queue, due.into_std()).timed_out() => break,
-                Some(_) => {}
-                None => self.shared.wake.wait(&mut queue),
-            }
-        }
-        (std::mem::take(&mut queue.requests), queue.stop)
-    }
-
-    fn round(&mut self, requests: Vec<Request>) {
+    fn round(&mut self, requests: Vec<Request>, hand: Hand) -> bool {
         if let Some(error) = self.shared.poison() {
-            return answer_all(requests.into_iter().map(|r| r.done), &Err(error));
+            answer_all(requests.into_iter().map(|r| r.done), &Err(error));
+            return true;
         }
         let (mut frames, mut buffered, mut waiting, mut fresh) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for Request { job, done } in requests {
@@ -287,16 +329,26 @@ impl Writer {
                     fresh.extend(new.into_iter().flatten());
                     self.take_back(&fresh, &result);
                     all.extend(waiting);
-                    return answer_all(all, &result);
+                    answer_all(all, &result);
+                    return true;
                 }
             }
         }
-        if !self.dirty.is_empty() && self.due.is_none() {
-            self.due = Some(Instant::now() + self.lazy);
-        }
-        let due = self.due.is_some_and(|due| due <= Instant::now());
-        if waiting.is_empty() && !due && self.tail_len < TAIL_BYTES_MAX && self.dirty.len() < DIRTY_MAX {
-            return;
+        let (due, armed) = {
+            let mut queue = self.shared.queue.lock();
+            let armed = queue.due.is_none() && !self.dirty.is_empty();
+            if armed {
+                queue.due = Some(Instant::now() + self.lazy);
+            }
+            let full = self.tail_len >= TAIL_BYTES_MAX || self.dirty.len() >= DIRTY_MAX;
+            if full {
+                queue.due = Some(Instant::now());
+            }
+            (queue.due.is_some_and(|due| due <= Instant::now()), armed || full)
+        };
+        // A caller commits only if the disk is too full for the tail.
+        if waiting.is_empty() && (hand == Hand::Caller || !due) {
+            return !armed;
         }
         let result = self.commit(true);
         match result {
@@ -304,6 +356,8 @@ impl Writer {
             Err(_) => self.take_back(&fresh, &result),
         }
         answer_all(waiting, &result);
+        // What failed is due again.
+        result.is_ok()
     }
 
     /// One transaction with everything the database lacks. `claim` takes another block of sequence numbers where needed.
@@ -323,16 +377,18 @@ impl Writer {
                 };
                 let again = if freed { self.try_commit() } else { Err(e) };
                 if let Err(e) = again {
-                    self.due = (!self.dirty.is_empty()).then(|| Instant::now() + self.lazy);
+                    self.shared.queue.lock().due = (!self.dirty.is_empty()).then(|| Instant::now() + self.lazy);
                     let what = format!("commit to {}: {e}", self.paths.tables.display());
                     return Err(if e.is_full() { Error::Full(what) } else { self.latch(&what) });
                 }
             }
             Err(e) => return Err(self.latch(&format!("commit to {}: {e}", self.paths.tables.display()))),
         }
-        self.due = None;
         self.executed.clear();
-        self.shared.queue.lock().seq_limit = self.meta.seq_limit;
+        {
+            let mut queue = self.shared.queue.lock();
+            (queue.due, queue.seq_limit) = (None, self.meta.seq_limit);
+        }
         for entry in std::mem::take(&mut self.dirty).into_values() {
             for id in entry.doomed() {
                 self.spool.discard(id);
@@ -388,6 +444,7 @@ impl Writer {
     fn latch(&self, what: &str) -> Error {
         let mut queue = self.shared.queue.lock();
         let error = queue.poison.get_or_insert_with(|| Error::Poisoned(what.to_string())).clone();
+        queue.due = None;
         drop(queue);
         log::error!("journal: {what}; no write is accepted until the next start");
         error
