@@ -167,7 +167,7 @@ impl Inner {
             match self.is_overtaken(site, record, current).await {
                 Some(false) => {}
                 Some(true) => {
-                    self.remove_overtaken(site, &record.key, &current.version).await;
+                    self.remove_overtaken(site, &record.key, std::slice::from_ref(&current.version)).await;
                     return false;
                 }
                 None => return false,
@@ -198,22 +198,26 @@ impl Inner {
         Some(self.own(stamp).is_some_and(|stamp| stamp.seq < record.seq))
     }
 
-    /// Removes a version by its id in both buckets: exact, repeatable, and not replicated. False if that did not succeed.
-    pub(super) async fn remove_overtaken(&self, site: Site, key: &Key, version: &VersionId) -> bool {
-        log::warn!("{key}: bucket {site} has an older write that came late (version {version}); removing that version");
-        self.doubts.condemn(key, version);
-        // Again if a newer record has taken its place meanwhile, without this note.
-        while let Some(newest) = self.journal.latest(key).filter(|newest| !newest.condemned.contains(version)) {
-            self.mark(newest.seq, Change::Condemned { version: version.clone() }).await;
+    /// Removes versions by their ids in both buckets: exact, repeatable, and not replicated. False if that did not succeed.
+    pub(super) async fn remove_overtaken(&self, site: Site, key: &Key, versions: &[VersionId]) -> bool {
+        for version in versions {
+            log::warn!(
+                "{key}: bucket {site} has an older write that came late (version {version}); removing that version"
+            );
+            self.doubts.condemn(key, version);
+            // Again if a newer record has taken its place meanwhile, without this note.
+            while let Some(newest) = self.journal.latest(key).filter(|newest| !newest.condemned.contains(version)) {
+                self.mark(newest.seq, Change::Condemned { version: version.clone() }).await;
+            }
         }
         self.remove_condemned(key).await
     }
 
     /// False if one of the versions to be removed is perhaps still there.
     pub(super) async fn remove_condemned(&self, key: &Key) -> bool {
-        let until = Instant::now() + LOOK_TIME;
         for version in &self.doubts.condemned(key) {
             for place in Site::ALL {
+                let until = Instant::now() + LOOK_TIME;
                 let removed = self
                     .ask_site(place, Class::Write, until, |client, progress| async move {
                         client.delete(key, Some(version), &Attempt::new(&progress)).await

@@ -44,6 +44,12 @@ const LOOKS_AT_ONCE: usize = 16;
 const ROUND_MIN: Duration = Duration::from_millis(50);
 /// The clock of a bucket and ours differ by less: COS refuses what was signed by a clock that is more than 15 minutes off.
 const SKEW_MAX: Duration = Duration::from_secs(15 * 60);
+/// The clocks of two buckets differ by less. Arbitrary.
+const CLOCKS_APART: Duration = Duration::from_secs(60);
+/// A look that fails after this long did not get an answer; one that fails sooner was refused.
+const SILENCE: Duration = Duration::from_secs(1);
+/// A bucket that shows nothing for so long may have the object under a delete marker.
+const HIDDEN_AFTER: Duration = Duration::from_secs(60);
 /// One look may take this long, repetitions included.
 pub(super) const LOOK_TIME: Duration = Duration::from_secs(15);
 
@@ -274,6 +280,10 @@ impl Inner {
         if !self.flush_index(&record.key).await && !self.journal.spool().is_pressed() {
             return false;
         }
+        // A newer write may have come since this one was looked up: then the doubt is the newer one's.
+        if record.acked.iter().all(Option::is_some) {
+            self.doubts.raise(record, 0);
+        }
         self.end(record, Fate::Done(self.object_of(record))).await;
         if self.journal.latest(&record.key).is_none() {
             self.doubts.clear(&record.key);
@@ -306,7 +316,7 @@ impl Inner {
                 Some(false) => return true,
                 None => return false,
             }
-            if !self.remove_overtaken(site, key, version).await {
+            if !self.remove_overtaken(site, key, std::slice::from_ref(version)).await {
                 return false;
             }
         }
@@ -345,22 +355,30 @@ impl Inner {
         let key = &record.key;
         let newest = self.journal.latest(key);
         let Some(newest) = newest.filter(|newest| matches!(newest.op, Op::Put { .. })) else { return true };
-        // Without the marker the bucket would show what was there before it.
-        if !holds(&newest, site) {
+        // What it removed was there before it; by our own clock it is known less well.
+        let base = record.op.base().and_then(|token| token.version.as_ref()?.commit_micros());
+        let sent = match base {
+            Some(base) => base.saturating_sub(micros(CLOCKS_APART)),
+            None => micros_of(record.created).saturating_sub(micros(SKEW_MAX)),
+        };
+        let Some(entries) = self.versions_since(site, key, sent).await else { return false };
+        let of_key = self.journal.of(key);
+        // A removal that was begun meanwhile may be in the listing, and stays.
+        if of_key.last().is_none_or(|last| last.seq != newest.seq) {
             return false;
         }
-        let sent = micros_of(record.created.checked_sub(SKEW_MAX).unwrap_or(record.created));
-        let Some(entries) = self.versions_since(site, key, sent).await else { return false };
-        let shown = cos::current(&entries).map(|entry| &entry.version);
-        let of_key = self.journal.of(key);
-        for VersionEntry { version, .. } in entries.iter().filter(|entry| entry.marker) {
-            let recent = version.commit_micros().map_or(Some(version) == shown, |at| at >= sent);
-            let known = of_key.iter().flat_map(|record| overtaken::versions(record)).any(|known| known == version);
-            if recent && !known && !self.remove_overtaken(site, key, version).await {
-                return false;
-            }
+        // Without the marker the bucket would show what was there before it, so something newer has to be there.
+        let mut newer = of_key.iter().filter(|r| r.seq > record.seq && matches!(r.op, Op::Put { .. }));
+        if !newer.any(|newer| entries.iter().any(|entry| is_of(entry, newer))) {
+            return false;
         }
-        true
+        let shown = cos::current(&entries).map(|entry| &entry.version);
+        let late = entries.iter().filter(|entry| entry.marker).map(|entry| &entry.version).filter(|version| {
+            let recent = version.commit_micros().map_or(Some(*version) == shown, |at| at >= sent);
+            recent && !of_key.iter().flat_map(|record| overtaken::versions(record)).any(|known| known == *version)
+        });
+        let late: Vec<VersionId> = late.cloned().collect();
+        late.is_empty() || self.remove_overtaken(site, key, &late).await
     }
 
     /// Looks all of them up with few requests, and marks what has arrived. Of what is not in the answer the bucket did not say anything.
@@ -375,8 +393,8 @@ impl Inner {
         }
         let mut found = HashMap::new();
         for records in by_dir.into_values() {
-            if records.len() >= TOGETHER_MIN {
-                self.look_together(site, &records, &mut found).await;
+            if records.len() >= TOGETHER_MIN && !self.look_together(site, &records, &mut found).await {
+                return found;
             }
             alone.extend(records.into_iter().filter(|r| !found.contains_key(&r.seq)).cloned());
         }
@@ -384,12 +402,16 @@ impl Inner {
         found
     }
 
-    /// One after the other is marked, so that a history can be repeated. The first look without an answer is the last one.
+    /// One after the other is marked, so that a history can be repeated. After a look that waited for an answer in vain there is none.
     async fn look_one_by_one(&self, site: Site, due: &[Arc<Record>], all: &mut HashMap<u64, Found>) {
         let silent = &AtomicBool::new(false);
         let looks = due.iter().cloned().map(|record| async move {
-            let found = if silent.load(Relaxed) { None } else { self.look(site, &record).await };
-            silent.fetch_or(found.is_none(), Relaxed);
+            if silent.load(Relaxed) {
+                return (record.seq, None);
+            }
+            let begun = Instant::now();
+            let found = self.look(site, &record).await;
+            silent.fetch_or(found.is_none() && begun.elapsed() >= SILENCE, Relaxed);
             (record.seq, found)
         });
         let mut looks = futures::stream::iter(looks).buffer_unordered(LOOKS_AT_ONCE);
@@ -423,7 +445,12 @@ impl Inner {
         }
         let object = match self.head_at(site, key, None, until).await {
             Ok(object) => object,
-            Err(AttemptError::Cos(e)) if e.kind == Kind::NoSuchKey => return Some(Found::NotYet),
+            Err(AttemptError::Cos(e)) if e.kind == Kind::NoSuchKey => {
+                return match crate::clock::age(record.created) < HIDDEN_AFTER {
+                    true => Some(Found::NotYet),
+                    false => self.look_under_markers(site, record).await,
+                };
+            }
             Err(_) => return None,
         };
         let stamped = object.token.stamp == Some(self.stamp(record)) && self.is_content_of(record, &object.token);
@@ -437,17 +464,33 @@ impl Inner {
         Some(Found::NotYet)
     }
 
+    /// The bucket shows no object. Has somebody removed it there?
+    async fn look_under_markers(&self, site: Site, record: &Record) -> Option<Found> {
+        let entries = self.versions_at(site, &record.key).await?;
+        // A late removal of our own has to go first.
+        let doubtful = self.journal.of(&record.key).iter().any(|r| r.ambiguous[site.index()] && r.seq < record.seq);
+        let newest = entries.first().filter(|_| !doubtful);
+        Some(match entries.iter().any(|entry| is_of(entry, record)) {
+            true => Found::Arrived,
+            false => newest.map_or(Found::NotYet, |entry| compare(record, entry)),
+        })
+    }
+
     /// Lists versions where these records of one directory are. Old versions and other files lie in between: as soon as a page brings less than so
-    /// many requests would have, the rest is left to looks of their own, as is what somebody else has written over.
-    async fn look_together(&self, site: Site, records: &[&Arc<Record>], found: &mut HashMap<u64, Found>) {
+    /// many requests would have, the rest is left to looks of their own, as is what somebody else has written over. False: the bucket is silent.
+    async fn look_together(&self, site: Site, records: &[&Arc<Record>], found: &mut HashMap<u64, Found>) -> bool {
         let mut wanted: BTreeMap<&str, &Arc<Record>> = records.iter().map(|r| (r.key.as_str(), *r)).collect();
-        let (Some((first, _)), Some((last, _))) = (wanted.first_key_value(), wanted.last_key_value()) else { return };
+        let (Some((first, _)), Some((last, _))) = (wanted.first_key_value(), wanted.last_key_value()) else {
+            return true;
+        };
         let last = last.to_string();
         let mut query =
             ListVersions { prefix: common_prefix(first, &last).into(), max_keys: 1000, ..ListVersions::default() };
         while !wanted.is_empty() {
-            let until = Instant::now() + LOOK_TIME;
-            let Some(page) = self.versions_page(site, &query, until).await else { return };
+            let begun = Instant::now();
+            let Some(page) = self.versions_page(site, &query, begun + LOOK_TIME).await else {
+                return begun.elapsed() < SILENCE;
+            };
             let before = wanted.len();
             for entry in &page.entries {
                 // The first entry of a key is its newest.
@@ -476,9 +519,10 @@ impl Inner {
                 Some((key, version)) if brought >= TOGETHER_MIN => {
                     (query.key_marker, query.version_marker) = (Some(key), version);
                 }
-                _ => return,
+                _ => break,
             }
         }
+        true
     }
 
     /// Does the bucket that took this write hold a later one of somebody else? Not known: assumed, because sending ours once more would put it on top.
@@ -504,6 +548,10 @@ impl Inner {
         self.settle.late.lock().insert(record.seq);
         self.carry(&record.key);
     }
+}
+
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Is this the version that a bucket made of the record?

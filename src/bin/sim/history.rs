@@ -124,11 +124,9 @@ pub fn went_back(calls: &[Call]) -> Option<Call> {
             }
             let (Act::Read(Some(a)), Act::Read(b)) = (early.act, late.act) else { continue };
             let Some(newer) = written(Some(a)) else { continue };
-            let older = match b {
-                None => true,
-                Some(_) => written(b).is_none_or(|w| w.end.is_some_and(|end| end < newer.begin)),
-            };
-            if Some(a) != b && older {
+            // Many a call can have removed it; each value is written once.
+            let mut writes = calls.iter().filter(|c| c.act == Act::Write(b));
+            if Some(a) != b && writes.all(|w| w.end.is_some_and(|end| end < newer.begin)) {
                 return Some(**late);
             }
         }
