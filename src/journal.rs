@@ -23,7 +23,7 @@
 //! | `Synced` | 820 | 2 150 | 15 200 |
 //! | `Buffered` | 33 000 | 33 000 | 36 000 |
 //!
-//! All questions are answered from memory. Locks are held for memory operations only; the disk belongs to one thread
+//! All questions are answered from memory. Locks are held for memory operations only; the disk belongs to one hand at a time
 //! (`writer`). The journal keeps every record of a key in order; that there is one unresolved write a key is the store's rule.
 //!
 //! Owns records, data files, mount id, epoch. Owns not: requests, retries, when a record may be retired. Bounded by

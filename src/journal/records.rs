@@ -382,16 +382,22 @@ impl Entry {
 
 /// Frame in the tail: length of the rest (4), CRC-32C of number and JSON (4), number (8), JSON. Little endian.
 const FRAME_HEAD: usize = 16;
-/// Far above any record (a key of 850 bytes, 2 KiB of metadata); a length beyond it is garbage.
+/// Far above an ordinary record (a key of 850 bytes, 2 KiB of metadata); a length beyond it is garbage.
 const FRAME_MAX: usize = 1 << 20;
 
-/// Appends one frame.
+/// Appends one frame, or nothing: a change in tens of thousands of places makes a record that is too large for one.
 pub fn put_frame(out: &mut Vec<u8>, lsn: u64, entry: &Entry) -> Result<()> {
     let start = out.len();
     out.extend_from_slice(&[0; FRAME_HEAD]);
     out[start + 8..].copy_from_slice(&lsn.to_le_bytes());
-    serde_json::to_writer(&mut *out, entry).map_err(|e| Error::Disk(format!("record cannot be encoded: {e}")))?;
-    let rest = (out.len() - start - 8) as u32;
+    let encoded = serde_json::to_writer(&mut *out, entry).map_err(|e| e.to_string());
+    let rest = out.len() - start - 8;
+    let fits = if rest <= FRAME_MAX { Ok(()) } else { Err(format!("{rest} bytes")) };
+    if let Err(why) = encoded.and(fits) {
+        out.truncate(start);
+        return Err(Error::Disk(format!("record does not fit into the tail: {why}")));
+    }
+    let rest = rest as u32;
     let sum = crc32c(&out[start + 8..]);
     out[start..start + 4].copy_from_slice(&rest.to_le_bytes());
     out[start + 4..start + 8].copy_from_slice(&sum.to_le_bytes());

@@ -35,7 +35,7 @@ use super::records::{
     Content, Data, Entry, FORMAT, Meta, Op, Record, SpoolId, Tables, TablesError, Unreadable, frames,
 };
 use super::spool::Spool;
-use super::writer::{LAZY, Paths, Shared, Writer, hold_reserve};
+use super::writer::{LAZY, Parked, Paths, Shared, Writer, hold_reserve};
 use crate::object::{Epoch, Site};
 
 /// How the last user of the directory left it.
@@ -346,6 +346,7 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, limit_bytes: u64) -> Result<
         executed: condemned,
         reserve,
         lazy: LAZY,
+        parked: Parked::default(),
         torn: false,
     };
     writer.commit(true)?;

@@ -519,13 +519,34 @@ fn what_is_buffered_reaches_the_database_by_itself() {
     let tail = dir.path().join("tail");
     for n in 0..3 {
         block_on(journal.append(delete(&format!("k{n}")), Persist::Buffered)).unwrap();
-        assert!(tail.metadata().unwrap().len() > 0);
         let begun = std::time::Instant::now();
         while tail.metadata().unwrap().len() > 0 {
             assert!(begun.elapsed() < Duration::from_secs(20), "still in the tail");
             std::thread::sleep(Duration::from_millis(10));
         }
     }
+    let killed = snapshot(dir.path());
+    assert_eq!(open(killed.path()).0.all().len(), 3);
+}
+
+/// A file changed in many places makes a record of megabytes.
+#[test]
+fn a_record_too_large_for_the_tail_harms_no_other() {
+    let dir = TempDir::new().unwrap();
+    let (journal, _) = open(dir.path());
+    let ranges = (0..60_000).map(|n| (n * 1_000_003, n * 1_000_003 + 7)).collect();
+    let base = Base { key: key("large"), token: token(1) };
+    let overlay = Overlay { file: None, ranges, crc64: None, base, shown: 1 << 40 };
+    let data = Data::Patch { overlays: vec![overlay], whole: None };
+    let op = Op::Put { data, size: 1 << 40, crc64: None, headers: Headers::default(), base: None };
+    let before = block_on(journal.append(delete("before"), Persist::Buffered)).unwrap();
+    let large = NewRecord { key: key("large"), op, epoch: Epoch(1) };
+    let large = block_on(journal.append(large, Persist::Buffered)).unwrap();
+    let after = block_on(journal.append(delete("after"), Persist::Buffered)).unwrap();
+    let killed = snapshot(dir.path());
+    let (journal, _) = open(killed.path());
+    let found: Vec<u64> = journal.all().iter().map(|record| record.seq).collect();
+    assert_eq!(found, [before.seq, large.seq, after.seq]);
 }
 
 #[test]

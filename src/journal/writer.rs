@@ -64,6 +64,16 @@ pub(super) enum Job {
     Flush,
 }
 
+impl Job {
+    /// The number of the record that this adds.
+    fn appended(&self) -> Option<u64> {
+        match self {
+            Job::Entry { entry, fresh: true, .. } => Some(entry.seq()),
+            _ => None,
+        }
+    }
+}
+
 type Answer = oneshot::Receiver<Result<()>>;
 
 struct Request {
@@ -187,6 +197,13 @@ impl Shared {
     }
 }
 
+/// Requests whose entries are among the dirty, and which of those are appends.
+#[derive(Default)]
+pub(super) struct Parked {
+    waiting: Vec<oneshot::Sender<Result<()>>>,
+    fresh: Vec<u64>,
+}
+
 /// Who does the work.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Hand {
@@ -212,6 +229,8 @@ pub(super) struct Writer {
     /// Files deleted since the last commit, still listed as condemned.
     pub executed: Vec<SpoolId>,
     pub reserve: Option<Arc<dyn Area>>,
+    /// What a caller began and only a commit can end.
+    pub parked: Parked,
     /// A turn was begun and not ended: a panic left everything here in an unknown state.
     pub torn: bool,
     /// [`LAZY`], except in tests.
@@ -241,6 +260,7 @@ impl Writer {
     /// Until told to stop; then everything is committed and the number of the next write kept exactly.
     pub fn run(this: &Mutex<Writer>) -> Result<()> {
         let shared = Arc::clone(&this.lock().shared);
+        let _fence = Fence(&shared);
         loop {
             let stop = shared.wait();
             let mut writer = this.lock();
@@ -251,7 +271,7 @@ impl Writer {
         }
     }
 
-    /// Does what is queued. What a caller cannot do stays queued; false: the thread is needed.
+    /// Does what is queued. What a caller cannot do stays queued or parked; false: the thread is needed.
     pub fn turn(&mut self, hand: Hand) -> bool {
         let requests = match hand {
             Hand::Thread => std::mem::take(&mut self.shared.queue.lock().requests),
@@ -277,11 +297,18 @@ impl Writer {
     }
 
     fn round(&mut self, requests: Vec<Request>, hand: Hand) -> bool {
+        let Parked { mut waiting, mut fresh } = std::mem::take(&mut self.parked);
         if let Some(error) = self.shared.poison() {
-            answer_all(requests.into_iter().map(|r| r.done), &Err(error));
+            let result = Err(error);
+            for Request { job, done } in requests {
+                waiting.push(done);
+                fresh.extend(job.appended());
+            }
+            self.take_back(&fresh, &result);
+            answer_all(waiting, &result);
             return true;
         }
-        let (mut frames, mut buffered, mut waiting, mut fresh) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut frames, mut buffered) = (Vec::new(), Vec::new());
         for Request { job, done } in requests {
             match job {
                 Job::Reign(epoch, master) => {
@@ -346,9 +373,13 @@ impl Writer {
             }
             (queue.due.is_some_and(|due| due <= Instant::now()), armed || full)
         };
-        // A caller commits only if the disk is too full for the tail.
         if waiting.is_empty() && (hand == Hand::Caller || !due) {
             return !armed;
+        }
+        if hand == Hand::Caller {
+            self.parked = Parked { waiting, fresh };
+            self.shared.queue.lock().due = Some(Instant::now());
+            return false;
         }
         let result = self.commit(true);
         match result {
@@ -448,6 +479,19 @@ impl Writer {
         drop(queue);
         log::error!("journal: {what}; no write is accepted until the next start");
         error
+    }
+}
+
+/// Should the thread ever panic, nobody waits for it.
+struct Fence<'a>(&'a Shared);
+
+impl Drop for Fence<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let mut queue = self.0.queue.lock();
+            queue.poison.get_or_insert_with(|| Error::Poisoned("a panic while writing".into()));
+            queue.requests.clear();
+        }
     }
 }
 

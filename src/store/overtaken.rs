@@ -38,6 +38,8 @@ pub(super) struct Doubts {
     /// Versions that are to be in neither bucket any more. Each is removed once more when everything else is at rest: the first removal may have
     /// reached one bucket only, or replication may have been quicker.
     condemned: Mutex<HashMap<Key, Vec<VersionId>>>,
+    /// Markers of removals whose records ended while an older one waited for a lost answer: not what it waits for.
+    removals: Mutex<HashMap<Key, Vec<VersionId>>>,
 }
 
 impl Doubts {
@@ -59,6 +61,17 @@ impl Doubts {
     pub(super) fn clear(&self, key: &Key) {
         self.since.lock().remove(key);
         self.condemned.lock().remove(key);
+        self.removals.lock().remove(key);
+    }
+
+    /// A removal ends before an older write of its key does.
+    pub(super) fn note_removal(&self, record: &Record) {
+        let mut removals = self.removals.lock();
+        removals.entry(record.key.clone()).or_default().extend(versions(record).cloned());
+    }
+
+    pub(super) fn is_known_removal(&self, key: &Key, version: &VersionId) -> bool {
+        self.removals.lock().get(key).is_some_and(|known| known.contains(version))
     }
 
     /// From a record of an earlier run.

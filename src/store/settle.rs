@@ -500,6 +500,10 @@ impl Inner {
     /// Ends a record for good.
     pub(super) async fn end(&self, record: &Record, fate: Fate) {
         self.settle.tell(record.seq, fate);
+        let waits = |older: &Arc<Record>| older.seq < record.seq && older.ambiguous.contains(&true);
+        if matches!(record.op, Op::Delete { .. }) && self.journal.of(&record.key).iter().any(waits) {
+            self.doubts.note_removal(record);
+        }
         if let Some(last) = self.journal.get(record.seq) {
             for site in Site::ALL {
                 if let Some(upload) = &last.uploads[site.index()] {

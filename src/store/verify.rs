@@ -34,8 +34,12 @@ use crate::object::{Class, Key, Site, Token, VersionId};
 /// First look after a write; doubles up to [`LOOK_MAX`].
 const LOOK_MIN: Duration = Duration::from_millis(700);
 const LOOK_MAX: Duration = Duration::from_secs(60);
-/// Looks are due at full seconds, so that the writes of a second are looked up together.
+/// Pause of looks that are to put right what comes late, not to find out whether it has come.
+const LOOK_PATIENT: Duration = Duration::from_secs(5);
+/// Looks are due at full seconds, so that the writes of a second are looked up together; with this many records in the journal, every four seconds.
 const LOOK_GRID: Duration = Duration::from_secs(1);
+const BUSY: usize = 64;
+const LOOK_GRID_BUSY: Duration = Duration::from_secs(4);
 /// So many due records of one directory are looked up by listing.
 const TOGETHER_MIN: usize = 16;
 /// Looks at the same time.
@@ -65,13 +69,17 @@ enum Found {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Conclusion {
     Forget,
+    /// Waits for something that costs no request to see.
     Soon,
+    /// Waits for an older record, and every look costs requests.
+    Meanwhile,
     Later,
 }
 
 /// When each record is looked at next.
 struct Schedule {
     begun: Instant,
+    grid: Duration,
     next: HashMap<u64, (Instant, Duration)>,
     /// Since when a site's write linkage has been well without a break.
     calm: [Option<Instant>; 2],
@@ -79,13 +87,13 @@ struct Schedule {
 
 impl Schedule {
     fn new(now: Instant) -> Schedule {
-        Schedule { begun: now, next: HashMap::new(), calm: [None; 2] }
+        Schedule { begun: now, grid: LOOK_GRID, next: HashMap::new(), calm: [None; 2] }
     }
 
-    /// At the first full second after a pause.
+    /// At the first moment of the grid after a pause.
     fn after(&self, now: Instant, pause: Duration) -> Instant {
-        let seconds = (now + pause).saturating_duration_since(self.begun).div_duration_f64(LOOK_GRID).ceil();
-        self.begun + LOOK_GRID.mul_f64(seconds)
+        let steps = (now + pause).saturating_duration_since(self.begun).div_duration_f64(self.grid).ceil();
+        self.begun + self.grid.mul_f64(steps)
     }
 
     fn due(&mut self, seq: u64, now: Instant) -> bool {
@@ -97,12 +105,16 @@ impl Schedule {
     fn later(&mut self, seq: u64, now: Instant) {
         let Some((_, pause)) = self.next.get(&seq) else { return };
         let pause = (*pause * 2).min(LOOK_MAX);
-        self.next.insert(seq, (self.after(now, pause), pause));
+        self.at(seq, now, pause);
     }
 
     /// Waits for something else than replication: no reason to look ever more rarely.
     fn soon(&mut self, seq: u64, now: Instant) {
-        self.next.insert(seq, (self.after(now, LOOK_MIN), LOOK_MIN));
+        self.at(seq, now, LOOK_MIN);
+    }
+
+    fn at(&mut self, seq: u64, now: Instant, pause: Duration) {
+        self.next.insert(seq, (self.after(now, pause), pause));
     }
 
     fn is_calm(&self, site: Site, now: Instant, late_commit: Duration) -> bool {
@@ -164,6 +176,7 @@ impl Inner {
             *since = if well { since.or(Some(now)) } else { None };
         }
         let records = self.journal.all();
+        schedule.grid = if records.len() < BUSY { LOOK_GRID } else { LOOK_GRID_BUSY };
         if schedule.next.len() > 2 * records.len() + 64 {
             let alive: HashSet<u64> = records.iter().map(|r| r.seq).collect();
             schedule.next.retain(|seq, _| alive.contains(seq));
@@ -226,6 +239,7 @@ impl Inner {
             match conclusion {
                 Conclusion::Later => schedule.later(record.seq, now),
                 Conclusion::Soon => schedule.soon(record.seq, now),
+                Conclusion::Meanwhile => schedule.at(record.seq, now, LOOK_PATIENT),
                 Conclusion::Forget => match self.forget(&record).await {
                     true => _ = schedule.next.remove(&record.seq),
                     false => schedule.later(record.seq, now),
@@ -261,7 +275,7 @@ impl Inner {
         }
         // The newest record of a key goes last: as long as there are others, it is what the journal says of the key.
         match self.journal.of(&record.key).first().is_some_and(|oldest| oldest.seq < record.seq) {
-            true if self.in_doubt(record).is_some() => Conclusion::Later,
+            true if self.in_doubt(record).is_some() => Conclusion::Meanwhile,
             true => Conclusion::Soon,
             false => Conclusion::Forget,
         }
@@ -355,27 +369,26 @@ impl Inner {
         let key = &record.key;
         let newest = self.journal.latest(key);
         let Some(newest) = newest.filter(|newest| matches!(newest.op, Op::Put { .. })) else { return true };
-        // What it removed was there before it; by our own clock it is known less well.
+        // What it removed was there before it.
         let base = record.op.base().and_then(|token| token.version.as_ref()?.commit_micros());
-        let sent = match base {
-            Some(base) => base.saturating_sub(micros(CLOCKS_APART)),
-            None => micros_of(record.created).saturating_sub(micros(SKEW_MAX)),
-        };
+        let sent = micros_of(record.created).saturating_sub(micros(SKEW_MAX));
+        let sent = sent.max(base.unwrap_or(0).saturating_sub(micros(CLOCKS_APART)));
         let Some(entries) = self.versions_since(site, key, sent).await else { return false };
         let of_key = self.journal.of(key);
         // A removal that was begun meanwhile may be in the listing, and stays.
-        if of_key.last().is_none_or(|last| last.seq != newest.seq) {
+        if of_key.iter().any(|r| r.seq > newest.seq && matches!(r.op, Op::Delete { .. })) {
             return false;
         }
-        // Without the marker the bucket would show what was there before it, so something newer has to be there.
+        // Without the marker the bucket would show what was there before it, so something newer has to be there; if it never comes, so be it.
         let mut newer = of_key.iter().filter(|r| r.seq > record.seq && matches!(r.op, Op::Put { .. }));
         if !newer.any(|newer| entries.iter().any(|entry| is_of(entry, newer))) {
-            return false;
+            return holds(&newest, site) && crate::clock::age(record.created) >= self.options.lag_max;
         }
         let shown = cos::current(&entries).map(|entry| &entry.version);
         let late = entries.iter().filter(|entry| entry.marker).map(|entry| &entry.version).filter(|version| {
             let recent = version.commit_micros().map_or(Some(*version) == shown, |at| at >= sent);
-            recent && !of_key.iter().flat_map(|record| overtaken::versions(record)).any(|known| known == *version)
+            let known = of_key.iter().flat_map(|record| overtaken::versions(record)).any(|known| known == *version);
+            recent && !known && !self.doubts.is_known_removal(key, version)
         });
         let late: Vec<VersionId> = late.cloned().collect();
         late.is_empty() || self.remove_overtaken(site, key, &late).await
@@ -391,10 +404,10 @@ impl Inner {
                 false => by_dir.entry(dir_of(&record.key)).or_default().push(record),
             }
         }
-        let mut found = HashMap::new();
+        let (mut found, mut lists) = (HashMap::new(), true);
         for records in by_dir.into_values() {
-            if records.len() >= TOGETHER_MIN && !self.look_together(site, &records, &mut found).await {
-                return found;
+            if lists && records.len() >= TOGETHER_MIN {
+                lists = self.look_together(site, &records, &mut found).await;
             }
             alone.extend(records.into_iter().filter(|r| !found.contains_key(&r.seq)).cloned());
         }
@@ -432,11 +445,7 @@ impl Inner {
         }
         if self.in_doubt(record).is_some() {
             // What the bucket shows can be an older write that came in later.
-            let entries = self.versions_at(site, key).await?;
-            return Some(match entries.iter().any(|entry| is_of(entry, record)) {
-                true => Found::Arrived,
-                false => entries.first().map_or(Found::NotYet, |entry| compare(record, entry)),
-            });
+            return self.look_among_versions(site, record).await;
         }
         if let Op::Delete { .. } = record.op {
             // The newest entry of the key tells a marker that arrived from an object that never did.
@@ -448,7 +457,7 @@ impl Inner {
             Err(AttemptError::Cos(e)) if e.kind == Kind::NoSuchKey => {
                 return match crate::clock::age(record.created) < HIDDEN_AFTER {
                     true => Some(Found::NotYet),
-                    false => self.look_under_markers(site, record).await,
+                    false => self.look_among_versions(site, record).await,
                 };
             }
             Err(_) => return None,
@@ -464,11 +473,12 @@ impl Inner {
         Some(Found::NotYet)
     }
 
-    /// The bucket shows no object. Has somebody removed it there?
-    async fn look_under_markers(&self, site: Site, record: &Record) -> Option<Found> {
+    /// Whatever the bucket shows, is it there, or something newer of somebody else?
+    async fn look_among_versions(&self, site: Site, record: &Record) -> Option<Found> {
         let entries = self.versions_at(site, &record.key).await?;
         // A late removal of our own has to go first.
-        let doubtful = self.journal.of(&record.key).iter().any(|r| r.ambiguous[site.index()] && r.seq < record.seq);
+        let of_key = self.journal.of(&record.key);
+        let doubtful = of_key.iter().any(|r| r.seq < record.seq && r.ambiguous.contains(&true));
         let newest = entries.first().filter(|_| !doubtful);
         Some(match entries.iter().any(|entry| is_of(entry, record)) {
             true => Found::Arrived,
@@ -477,7 +487,8 @@ impl Inner {
     }
 
     /// Lists versions where these records of one directory are. Old versions and other files lie in between: as soon as a page brings less than so
-    /// many requests would have, the rest is left to looks of their own, as is what somebody else has written over. False: the bucket is silent.
+    /// many requests would have, the rest is left to looks of their own, as is what somebody else has written over. False: the bucket lists
+    /// nothing now.
     async fn look_together(&self, site: Site, records: &[&Arc<Record>], found: &mut HashMap<u64, Found>) -> bool {
         let mut wanted: BTreeMap<&str, &Arc<Record>> = records.iter().map(|r| (r.key.as_str(), *r)).collect();
         let (Some((first, _)), Some((last, _))) = (wanted.first_key_value(), wanted.last_key_value()) else {

@@ -190,8 +190,8 @@ async fn live(
             Event::Foreign(site) => {
                 let value = stage.values.fetch_add(1, std::sync::atomic::Ordering::Relaxed) + 1;
                 let key = SHARED[(value % 2) as usize];
-                // Every fourth removes.
-                let written = (value % 4 != 3).then_some(value);
+                // Of eight, two remove; the keys take turns.
+                let written = (value % 8 < 6).then_some(value);
                 match written {
                     Some(value) => regions.foreign(site, "PUT", key, content(value, 200)),
                     None => regions.foreign(site, "DELETE", key, bytes::Bytes::new()),
