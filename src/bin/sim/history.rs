@@ -125,7 +125,7 @@ pub fn went_back(calls: &[Call]) -> Option<Call> {
             let (Act::Read(Some(a)), Act::Read(b)) = (early.act, late.act) else { continue };
             let Some(newer) = written(Some(a)) else { continue };
             // Many a call can have removed it; each value is written once.
-            let mut writes = calls.iter().filter(|c| c.act == Act::Write(b) && Some(c.begin) < late.end);
+            let mut writes = calls.iter().filter(|c| c.act == Act::Write(b) && Some(c.begin) <= late.end);
             if Some(a) != b && writes.all(|w| w.end.is_some_and(|end| end < newer.begin)) {
                 return Some(**late);
             }
