@@ -52,7 +52,7 @@ async fn a_listing_that_brings_little_is_not_continued() {
     put_all(&bench, keys.collect()).await;
     bench.replication(serde_json::json!({"a_to_b": {"stalled": false}}));
     bench.wait_settled().await;
-    assert!((1..6).contains(&listings_of_b(&bench)), "{} listings of 1000", listings_of_b(&bench));
+    assert!(listings_of_b(&bench) < 6, "{} listings of 1000", listings_of_b(&bench));
 }
 
 /// A listing cannot tell whose a version is.
