@@ -77,6 +77,16 @@ fn main() {
             change(again.1, without.1),
         );
     }
+    // How far apart the turns of one kind are says what a difference means.
+    println!("medians of the turns, from the lowest to the highest");
+    for what in all[0][0].times.keys() {
+        let spread = [1, 2, 0].map(|kind| {
+            let medians = all[kind].iter().map(|turn| quantiles(turn.times[what].iter()).0);
+            let (low, high) = medians.fold((f64::MAX, 0.0), |(low, high), m| (f64::min(low, m), f64::max(high, m)));
+            format!("{low:>8.3} to {high:>7.3}")
+        });
+        println!("{what:<8} {:>22} {:>22} {:>22}", spread[0], spread[1], spread[2]);
+    }
     let count = |kind: usize| -> BTreeMap<(String, String), u64> {
         let mut sum = BTreeMap::new();
         for turn in &all[kind] {

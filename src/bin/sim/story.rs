@@ -460,6 +460,8 @@ impl Story {
                 if a.one_in(3) {
                     a.stall(from, from + length + dead, None);
                 }
+                // What comes late harms where the same file was written again meanwhile.
+                self.pace = secs(0.3);
             }
             Plot::Foreigners => {
                 let before = a.between(1.0, 10.0);
