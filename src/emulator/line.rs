@@ -188,16 +188,15 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if let Some(large) = bufs.iter().find(|buf| !buf.is_empty()).filter(|buf| buf.len() >= WRITE_MAX) {
-            return self.poll_write(cx, large);
+        if bufs.iter().map(|buf| buf.len()).sum::<usize>() > WRITE_MAX
+            && let Some(first) = bufs.iter().find(|buf| !buf.is_empty())
+        {
+            return self.poll_write(cx, first);
         }
         if let Some(answer) = self.stopped(cx, true, Err(io::ErrorKind::BrokenPipe.into())) {
             return answer;
         }
-        let mut room = WRITE_MAX;
-        let fitting =
-            bufs.iter().take_while(|buf| room.checked_sub(buf.len()).inspect(|left| room = *left).is_some()).count();
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, &bufs[..fitting]);
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
         if let Poll::Ready(Ok(n)) = &polled {
             self.traffic.bytes_out.fetch_add(*n as u64, Ordering::Relaxed);
         }

@@ -142,6 +142,16 @@ impl Shared {
         queue.stop
     }
 
+    /// The first error of this kind is what every later request gets.
+    fn latch(&self, what: &str) -> Error {
+        let mut queue = self.queue.lock();
+        let error = queue.poison.get_or_insert_with(|| Error::Poisoned(what.to_string())).clone();
+        queue.due = None;
+        drop(queue);
+        log::error!("journal: {what}; no write is accepted until the next start");
+        error
+    }
+
     /// All that is queued, if the tail is all it needs.
     fn take_light(&self) -> Option<Vec<Request>> {
         let light = |r: &Request| matches!(r.job, Job::Entry { persist: Persist::Buffered, .. });
@@ -281,7 +291,7 @@ impl Writer {
             },
         };
         if std::mem::replace(&mut self.torn, true) {
-            self.latch("a panic while writing");
+            self.shared.latch("a panic while writing");
         }
         let done = self.round(requests, hand);
         self.torn = false;
@@ -351,7 +361,7 @@ impl Writer {
                     }
                 }
                 Err(e) => {
-                    let result = Err(self.latch(&format!("write {}: {e}", self.paths.tail.display())));
+                    let result = Err(self.shared.latch(&format!("write {}: {e}", self.paths.tail.display())));
                     let (mut all, new): (Vec<_>, Vec<_>) = buffered.into_iter().unzip();
                     fresh.extend(new.into_iter().flatten());
                     self.take_back(&fresh, &result);
@@ -410,10 +420,10 @@ impl Writer {
                 if let Err(e) = again {
                     self.shared.queue.lock().due = (!self.dirty.is_empty()).then(|| Instant::now() + self.lazy);
                     let what = format!("commit to {}: {e}", self.paths.tables.display());
-                    return Err(if e.is_full() { Error::Full(what) } else { self.latch(&what) });
+                    return Err(if e.is_full() { Error::Full(what) } else { self.shared.latch(&what) });
                 }
             }
-            Err(e) => return Err(self.latch(&format!("commit to {}: {e}", self.paths.tables.display()))),
+            Err(e) => return Err(self.shared.latch(&format!("commit to {}: {e}", self.paths.tables.display()))),
         }
         self.executed.clear();
         {
@@ -471,15 +481,6 @@ impl Writer {
         drop(queue);
         answer_all(void.into_iter().map(|r| r.done), result);
     }
-
-    fn latch(&self, what: &str) -> Error {
-        let mut queue = self.shared.queue.lock();
-        let error = queue.poison.get_or_insert_with(|| Error::Poisoned(what.to_string())).clone();
-        queue.due = None;
-        drop(queue);
-        log::error!("journal: {what}; no write is accepted until the next start");
-        error
-    }
 }
 
 /// Should the thread ever panic, nobody waits for it.
@@ -488,9 +489,8 @@ struct Fence<'a>(&'a Shared);
 impl Drop for Fence<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let mut queue = self.0.queue.lock();
-            queue.poison.get_or_insert_with(|| Error::Poisoned("a panic while writing".into()));
-            queue.requests.clear();
+            self.0.latch("a panic while writing");
+            self.0.queue.lock().requests.clear();
         }
     }
 }

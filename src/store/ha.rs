@@ -279,8 +279,11 @@ pub(super) fn size_of(record: &Record) -> u64 {
 }
 
 pub(super) fn micros_of(time: std::time::SystemTime) -> u64 {
-    let since = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    micros(time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default())
+}
+
+pub(super) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 impl Inner {

@@ -483,11 +483,16 @@ pub(super) enum Remembered {
     Listed,
 }
 
+/// The directory that an object or, ending in `/`, a directory is in, with its slash.
+pub(super) fn dir_of(key: &str) -> &str {
+    key.trim_end_matches('/').rfind('/').map_or("", |slash| &key[..=slash])
+}
+
 impl Inner {
     /// For times when nobody can be asked. `key` may be an object's or, ending in `/`, a directory's.
     pub(super) fn remembered(&self, key: &str) -> Remembered {
         let name = key.trim_end_matches('/');
-        let parent = name.rfind('/').map_or("", |slash| &name[..=slash]);
+        let parent = dir_of(name);
         let (listing, changes) = {
             let mut listings = self.listings.lock();
             let Some((moment, listing)) = listings.get(parent, Depth::Children) else { return Remembered::Nothing };

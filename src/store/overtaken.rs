@@ -100,7 +100,8 @@ pub(super) fn versions(record: &Record) -> impl Iterator<Item = &VersionId> {
     acks.filter_map(|ack| ack.marker.as_ref().or_else(|| ack.token.as_ref().and_then(|token| token.version.as_ref())))
 }
 
-fn commits(record: &Record) -> impl Iterator<Item = u64> {
+/// When the buckets made them, by their clocks, in microseconds since 1970.
+pub(super) fn commits(record: &Record) -> impl Iterator<Item = u64> {
     versions(record).filter_map(|version| version.commit_micros())
 }
 

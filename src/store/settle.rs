@@ -24,7 +24,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::ask::{answer_error, transient};
-use super::ha::{Commit, Inner, SecondRegion, holds};
+use super::ha::{Commit, Inner, SecondRegion, holds, micros};
 use super::queue::Queue;
 use super::upload::{Delivered, Refused};
 use super::{Error, Result};
@@ -157,7 +157,7 @@ impl Inner {
     /// Replays the journal, then keeps carrying whatever a new reign makes unfinished again.
     pub(super) fn start_settling(this: &Arc<Inner>) {
         // Of what was overtaken in an earlier run nothing is known any more.
-        let before = u64::try_from(this.options.lag_max.as_micros()).unwrap_or(u64::MAX);
+        let before = micros(this.options.lag_max);
         if !lacks(Mutant::ZombieWatch) {
             this.journal.doubt_unanswered();
         }

@@ -20,7 +20,8 @@ use futures::StreamExt;
 use tokio::time::Instant;
 
 use super::ask::usable;
-use super::ha::{Inner, holds, micros_of};
+use super::ha::{Inner, holds, micros, micros_of};
+use super::list::dir_of;
 use super::overtaken;
 use super::settle::{Fate, newer_than_acked};
 use crate::cache::Known;
@@ -401,7 +402,7 @@ impl Inner {
         for record in due {
             match self.in_doubt(record).is_some() || self.is_outlived(record) {
                 true => alone.push(record.clone()),
-                false => by_dir.entry(dir_of(&record.key)).or_default().push(record),
+                false => by_dir.entry(dir_of(record.key.as_str())).or_default().push(record),
             }
         }
         let (mut found, mut lists) = (HashMap::new(), true);
@@ -561,19 +562,9 @@ impl Inner {
     }
 }
 
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
-}
-
 /// Is this the version that a bucket made of the record?
 fn is_of(entry: &VersionEntry, record: &Record) -> bool {
     overtaken::versions(record).any(|version| *version == entry.version)
-}
-
-/// The directory a key is in, with its slash.
-fn dir_of(key: &Key) -> &str {
-    let key = key.as_str();
-    key.trim_end_matches('/').rfind('/').map_or("", |slash| &key[..=slash])
 }
 
 /// What both begin with.
@@ -592,19 +583,9 @@ fn is_acked(found: &Token, record: &Record) -> bool {
 
 /// Holds the newest entry of a key in a listing of versions against a record.
 fn compare(record: &Record, newest: &VersionEntry) -> Found {
-    let acked = |same: &dyn Fn(&crate::journal::Ack) -> bool| record.acked.iter().flatten().any(same);
-    let matches = match record.op {
-        Op::Delete { .. } => newest.marker && acked(&|ack| ack.marker.as_ref() == Some(&newest.version)),
-        Op::Put { .. } => {
-            !newest.marker && acked(&|ack| ack.token.as_ref().and_then(|t| t.version.as_ref()) == Some(&newest.version))
-        }
-    };
-    let committed = |ack: &crate::journal::Ack| {
-        let version = ack.marker.as_ref().or_else(|| ack.token.as_ref().and_then(|t| t.version.as_ref()));
-        version.and_then(|v| v.commit_micros())
-    };
-    let newer =
-        newest.version.commit_micros().is_some_and(|seen| acked(&|ack| committed(ack).is_some_and(|c| seen > c)));
+    let matches = newest.marker == matches!(record.op, Op::Delete { .. }) && is_of(newest, record);
+    let seen = newest.version.commit_micros();
+    let newer = seen.is_some_and(|seen| overtaken::commits(record).any(|committed| seen > committed));
     match matches || newer {
         true => Found::Arrived,
         false => Found::NotYet,
