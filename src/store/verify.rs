@@ -37,9 +37,9 @@ const LOOK_MIN: Duration = Duration::from_millis(700);
 const LOOK_MAX: Duration = Duration::from_secs(60);
 /// Pause of looks that are to put right what comes late, not to find out whether it has come.
 const LOOK_PATIENT: Duration = Duration::from_secs(5);
-/// Looks are due at full seconds, so that the writes of a second are looked up together; with this many records in the journal, every four seconds.
+/// Looks are due at full seconds, so that the writes of a second are looked up together.
 const LOOK_GRID: Duration = Duration::from_secs(1);
-const BUSY: usize = 64;
+/// While the journal has held [`TOGETHER_MIN`] records within so long, looks are due so far apart: right after a look few are left.
 const LOOK_GRID_BUSY: Duration = Duration::from_secs(4);
 /// So many due records of one directory are looked up by listing.
 const TOGETHER_MIN: usize = 16;
@@ -80,6 +80,7 @@ enum Conclusion {
 /// When each record is looked at next.
 struct Schedule {
     begun: Instant,
+    busy_until: Instant,
     grid: Duration,
     next: HashMap<u64, (Instant, Duration)>,
     /// Since when a site's write linkage has been well without a break.
@@ -88,7 +89,14 @@ struct Schedule {
 
 impl Schedule {
     fn new(now: Instant) -> Schedule {
-        Schedule { begun: now, grid: LOOK_GRID, next: HashMap::new(), calm: [None; 2] }
+        Schedule { begun: now, busy_until: now, grid: LOOK_GRID, next: HashMap::new(), calm: [None; 2] }
+    }
+
+    fn adapt(&mut self, records: usize, now: Instant) {
+        if records >= TOGETHER_MIN {
+            self.busy_until = now + LOOK_GRID_BUSY;
+        }
+        self.grid = if now < self.busy_until { LOOK_GRID_BUSY } else { LOOK_GRID };
     }
 
     /// At the first moment of the grid after a pause.
@@ -177,7 +185,7 @@ impl Inner {
             *since = if well { since.or(Some(now)) } else { None };
         }
         let records = self.journal.all();
-        schedule.grid = if records.len() < BUSY { LOOK_GRID } else { LOOK_GRID_BUSY };
+        schedule.adapt(records.len(), now);
         if schedule.next.len() > 2 * records.len() + 64 {
             let alive: HashSet<u64> = records.iter().map(|r| r.seq).collect();
             schedule.next.retain(|seq, _| alive.contains(seq));
