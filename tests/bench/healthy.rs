@@ -37,6 +37,8 @@ struct Turn {
     times: Times,
     /// By site and method.
     requests: BTreeMap<(String, String), u64>,
+    /// Of the mount, in seconds, until everything is verified.
+    cpu: f64,
 }
 
 fn main() {
@@ -87,6 +89,8 @@ fn main() {
         });
         println!("{what:<8} {:>22} {:>22} {:>22}", spread[0], spread[1], spread[2]);
     }
+    let cpu = [1, 2, 0].map(|kind| all[kind].iter().map(|turn| turn.cpu).sum::<f64>() / ROUNDS as f64);
+    println!("processor time of the mount in a turn, s: {:.2}, {:.2}, {:.2}", cpu[0], cpu[1], cpu[2]);
     let count = |kind: usize| -> BTreeMap<(String, String), u64> {
         let mut sum = BTreeMap::new();
         for turn in &all[kind] {
@@ -134,6 +138,7 @@ fn turn(always_a: bool) -> Turn {
     // The audit of the start is over.
     std::thread::sleep(Duration::from_secs(2));
     let before = requests(&bench);
+    let cpu = processor_time(bench.pid());
     let programs: Vec<_> = (0..PROGRAMS)
         .map(|me| {
             let root = bench.root.clone();
@@ -147,6 +152,7 @@ fn turn(always_a: bool) -> Turn {
         }
     }
     bench.settle();
+    turn.cpu = processor_time(bench.pid()) - cpu;
     turn.requests = requests(&bench);
     for (what, n) in before {
         *turn.requests.entry(what).or_default() -= n;
@@ -175,6 +181,13 @@ fn program(root: &std::path::Path, me: usize) -> Times {
         timed("stat", &mut || assert_eq!(fs::metadata(&path).expect("attributes").len(), 4096));
     }
     times
+}
+
+/// User and system time of a process so far, in seconds; the kernel counts hundredths.
+fn processor_time(pid: u32) -> f64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("a process");
+    let fields: Vec<&str> = stat[stat.rfind(')').expect("a name")..].split(' ').collect();
+    fields[12..14].iter().map(|ticks| ticks.parse::<f64>().expect("a number")).sum::<f64>() / 100.0
 }
 
 fn requests(bench: &Bench) -> BTreeMap<(String, String), u64> {
