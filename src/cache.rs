@@ -146,7 +146,8 @@ impl Cache {
     /// the background (a file of 2 GiB costs the caller a few microseconds).
     pub fn adopt(&self, key: &Key, token: &Token, complete: &Path) {
         let file = self.file(key, token);
-        if file.is_complete() || !file.label.cacheable() || token.size > self.inner.shelf.limit() {
+        let fits = file.label.cacheable() && token.size <= self.inner.shelf.limit();
+        if file.is_complete() || !fits || !self.inner.is_writing() {
             return;
         }
         match file.adopt(complete) {
@@ -283,7 +284,7 @@ impl Inner {
     }
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
+pub(crate) fn remove_if_there(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(path) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
         _ => Ok(()),
@@ -468,7 +469,11 @@ impl CachedFile {
             }
             other => other?,
         }
-        let body = self.install(Body::adopt(&self.label)?);
+        let body = Body::adopt(&self.label).inspect_err(|_| {
+            // A name that belongs to nothing would keep the journal's file on the disk.
+            self.inner.delete(self.id);
+        });
+        let body = self.install(body?);
         *known = OnDisk::Some(Arc::clone(&body));
         Ok(Some(body))
     }

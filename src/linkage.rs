@@ -64,7 +64,9 @@ impl AttemptError {
 
     /// Can the request have had an effect that nobody told of? A truncated body cannot be committed, and a clear refusal says that nothing was.
     pub fn lost_its_answer(&self) -> bool {
-        let refused = matches!(self, AttemptError::Cos(error) if error.status.is_some_and(|s| (400..500).contains(&s)));
+        // What a box on the way says tells nothing of what it has passed on.
+        let refused = matches!(self, AttemptError::Cos(error)
+            if error.request_id.is_some() && error.status.is_some_and(|s| (400..500).contains(&s)));
         self.sent() == Sent::Fully && !refused
     }
 

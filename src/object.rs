@@ -341,6 +341,9 @@ pub struct Headers {
     pub content_type: Option<String>,
     /// `x-cos-meta-<name>`, names lower case and without the prefix. The stamp is not in here.
     pub user: BTreeMap<String, String>,
+    /// What else a bucket keeps with an object: `cache-control`, `content-disposition`, `content-encoding`, `expires`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub stored: BTreeMap<String, String>,
 }
 
 /// One existing object: which content, with which headers.

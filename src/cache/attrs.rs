@@ -11,7 +11,8 @@
 //!
 //! The database survives a kill and a power cut as of the last flush; the last second may be lost. For what was only seen that costs a
 //! HEAD; what was written stays in the journal until it is flushed here ([`AttrIndex::is_flushed`]). A database that
-//! is damaged is begun anew: everything in it can be asked again.
+//! is damaged is begun anew: everything in it can be asked again. One that the disk only refuses to write is opened again at once, because
+//! redb answers nothing after an error, and a memory that cannot be read is one that lets the mount go back.
 //!
 //! Owns the newest state per key. Owns not whether a state may be shown (`store/freshness`).
 
@@ -19,6 +20,7 @@ use std::cmp::Ordering as Order;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::ops::Bound;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,8 +41,11 @@ const RECENT: NonZeroUsize = NonZeroUsize::new(65_536).unwrap();
 const FLUSH: Duration = Duration::from_secs(1);
 /// So many unflushed keys do not wait for the second to pass.
 const UNFLUSHED_MAX: usize = 50_000;
-/// Above this, whoever sees more keys waits for the flush: memory stays bounded on a slow disk.
+/// Above this, whoever sees more keys waits a second for the flush; what was only seen is not noted if that does not help. So memory stays
+/// bounded on a slow disk; of what this mount wrote, the journal's size is the bound.
 const UNFLUSHED_HARD: usize = 4 * UNFLUSHED_MAX;
+/// A disk that has not taken a flush by then is not waited for.
+const FLUSH_WAIT: Duration = Duration::from_secs(10);
 
 /// The last known state of a key.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -140,6 +145,8 @@ struct Front {
     recent: LruCache<Key, Arc<Known>>,
     /// A flush has begun and is not finished.
     busy: bool,
+    /// The last flush failed.
+    refused: bool,
     /// Grows with each finished flush.
     flushes: u64,
     stop: bool,
@@ -179,6 +186,9 @@ impl AttrIndex {
 
     pub(super) fn open_with(path: &Path, cap: u64) -> AttrIndex {
         let db = open_db(path).or_else(|e| {
+            if !is_damage(&e) {
+                return Err(e);
+            }
             log::warn!("cache: attribute index {} is begun anew: {e}", path.display());
             super::remove_if_there(path).map_err(redb::Error::Io)?;
             open_db(path)
@@ -190,6 +200,7 @@ impl AttrIndex {
             flushing: Arc::default(),
             recent: LruCache::new(RECENT),
             busy: false,
+            refused: false,
             flushes: 0,
             stop: false,
             hurry: false,
@@ -216,21 +227,23 @@ impl AttrIndex {
 
     /// Notes a state, unless it is certainly older than the one noted.
     pub fn see(&self, key: &Key, known: Known) -> Seen {
-        self.note(key, known, Known::is_older)
+        self.note(key, known, false, Known::is_older)
     }
 
     /// The same for a write of this mount that a bucket has taken. While it is in the journal nobody guesses, so a guess is from before it.
     pub fn see_own(&self, key: &Key, known: Known) {
-        self.note(key, known, |known, noted| !noted.is_guess() && known.is_older(noted));
+        self.note(key, known, true, |known, noted| !noted.is_guess() && known.is_older(noted));
     }
 
     /// Notes a state even if it is older: the noted version was removed for good.
     pub fn replace(&self, key: &Key, known: Known) {
-        self.note(key, known, |_, _| false);
+        self.note(key, known, true, |_, _| false);
     }
 
-    fn note(&self, key: &Key, known: Known, refuse: impl Fn(&Known, &Known) -> bool) -> Seen {
+    /// `must`: also if memory gets long because the disk takes nothing.
+    fn note(&self, key: &Key, known: Known, must: bool, refuse: impl Fn(&Known, &Known) -> bool) -> Seen {
         let known = Arc::new(known);
+        let mut waited = false;
         loop {
             // The database is asked before the lock is taken; a flush in between could make its answer old.
             let flushes = self.shared.front.lock().flushes;
@@ -243,9 +256,13 @@ impl AttrIndex {
             if noted.as_deref().is_some_and(|noted| refuse(&known, noted) || *known == *noted) {
                 return Seen::Nothing;
             }
-            if front.unflushed.len() >= UNFLUSHED_HARD && self.thread.is_some() {
+            if front.unflushed.len() >= UNFLUSHED_HARD && !must && self.thread.is_some() {
+                if waited {
+                    return Seen::Nothing;
+                }
                 self.shared.wake.notify_one();
                 self.shared.flushed.wait_for(&mut front, FLUSH);
+                waited = true;
                 continue;
             }
             front.recent.put(key.clone(), Arc::clone(&known));
@@ -297,18 +314,21 @@ impl AttrIndex {
         self.shared.front.lock().unflushed.clear();
     }
 
-    /// Returns once everything seen so far is in the database.
+    /// Returns once everything seen so far is in the database, or the disk has refused it, or not taken it in time.
     pub fn flush(&self) {
         if self.thread.is_none() {
             return;
         }
+        let deadline = Instant::now() + FLUSH_WAIT;
         let mut front = self.shared.front.lock();
         // The flush that is under way may have begun before the last keys came.
         let until = front.flushes + if front.busy { 2 } else { 1 };
         while front.flushes < until && !(front.unflushed.is_empty() && front.flushing.is_empty()) {
             front.hurry = true;
             self.shared.wake.notify_one();
-            self.shared.flushed.wait(&mut front);
+            if self.shared.flushed.wait_until(&mut front, deadline).timed_out() {
+                return;
+            }
         }
     }
 }
@@ -330,12 +350,30 @@ fn open_db(path: &Path) -> Result<Database, redb::Error> {
         let mut options = std::fs::OpenOptions::new();
         let file = options.read(true).write(true).create(true).truncate(false).mode(0o600).open(path)?;
         let db = redb::Builder::new().set_cache_size(32 << 20).create_file(file)?;
-        let txn = db.begin_write()?;
-        txn.open_table(KEYS)?;
-        txn.commit()?;
+        // A disk that is full can still be read.
+        if let Err(redb::TableError::TableDoesNotExist(_)) = db.begin_read()?.open_table(KEYS) {
+            let mut txn = db.begin_write()?;
+            txn.set_quick_repair(true);
+            txn.open_table(KEYS)?;
+            txn.commit()?;
+        }
         Ok(db)
     });
-    opened.unwrap_or_else(|_| Err(redb::Error::Corrupted("broke an assertion of redb".into())))
+    opened.unwrap_or_else(|_| Err(broken_assertion()))
+}
+
+fn broken_assertion() -> redb::Error {
+    redb::Error::Corrupted("broke an assertion of redb".into())
+}
+
+/// Is it the file, and not the disk or its being full?
+fn is_damage(error: &redb::Error) -> bool {
+    use std::io::ErrorKind::{InvalidData, UnexpectedEof};
+    match error {
+        redb::Error::Io(e) => matches!(e.kind(), InvalidData | UnexpectedEof),
+        redb::Error::DatabaseAlreadyOpen | redb::Error::PreviousIo | redb::Error::DatabaseClosed => false,
+        _ => true,
+    }
 }
 
 fn count(db: &Database) -> Result<u64, redb::Error> {
@@ -347,7 +385,19 @@ impl Shared {
         self.db.lock().clone()
     }
 
-    /// After an error redb refuses everything; opened anew it may work again (a disk that was full).
+    /// After an error redb refuses everything, reading too. What is damaged is begun anew.
+    fn recover(&self, error: &redb::Error) {
+        *self.db.lock() = None;
+        if is_damage(error) {
+            log::warn!("cache: attribute index {} is begun anew: {error}", self.path.display());
+            if let Err(e) = super::remove_if_there(&self.path) {
+                log::warn!("cache: attribute index: {e}");
+            }
+        }
+        // Whoever reads at this moment still holds the file: then the next flush does it.
+        let _ = self.reopen();
+    }
+
     fn reopen(&self) -> Result<Arc<Database>, redb::Error> {
         let db = Arc::new(open_db(&self.path)?);
         *self.db.lock() = Some(Arc::clone(&db));
@@ -406,7 +456,8 @@ impl Shared {
             let stop = {
                 let due = self.every.map(|pause| Instant::now() + pause);
                 let mut front = self.front.lock();
-                while !front.stop && !front.hurry && front.unflushed.len() < UNFLUSHED_MAX {
+                // A disk that has just refused is not asked again at once.
+                while !front.stop && !front.hurry && (front.unflushed.len() < UNFLUSHED_MAX || front.refused) {
                     match due {
                         Some(due) if self.wake.wait_until(&mut front, due).timed_out() => break,
                         Some(_) => {}
@@ -419,12 +470,15 @@ impl Shared {
                 front.stop
             };
             let flushing = Arc::clone(&self.front.lock().flushing);
-            let mut result = if flushing.is_empty() { Ok(()) } else { self.write(&flushing) };
-            if result.is_ok() {
-                result = self.keep_cap(&mut sweep);
-            }
-            if result.is_err() {
-                *self.db.lock() = None;
+            let written = std::panic::catch_unwind(AssertUnwindSafe(|| {
+                if !flushing.is_empty() {
+                    self.write(&flushing)?;
+                }
+                self.keep_cap(&mut sweep)
+            }));
+            let result = written.unwrap_or_else(|_| Err(broken_assertion()));
+            if let Err(e) = &result {
+                self.recover(e);
             }
             self.flushed(&flushing, result.is_ok());
             match result {
@@ -445,9 +499,9 @@ impl Shared {
         let mut front = self.front.lock();
         front.flushes += 1;
         front.busy = false;
+        front.refused = !written;
         front.flushing = Arc::default();
-        // What could not be written waits on, as far as memory allows.
-        if !written && front.unflushed.len() + flushing.len() <= UNFLUSHED_HARD {
+        if !written {
             for (key, known) in flushing {
                 front.unflushed.entry(key.clone()).or_insert_with(|| Arc::clone(known));
             }
@@ -483,11 +537,12 @@ impl Shared {
             let mut table = txn.open_table(KEYS)?;
             let from = sweep.as_ref().map_or("", Key::as_str).to_string();
             let mut stretch: Vec<(u64, String)> = Vec::new();
-            for row in table.range(from.as_str()..)?.take(usize::try_from(2 * over).unwrap_or(usize::MAX)) {
+            // At the end it goes on in front.
+            let rows = table.range(from.as_str()..)?.chain(table.range(..from.as_str())?);
+            for row in rows.take(usize::try_from(2 * over).unwrap_or(usize::MAX)) {
                 let (key, row) = row?;
                 stretch.push((decode(row.value()).map_or(0, |(seen, _)| seen), key.value().to_string()));
             }
-            // At the end the next stretch begins in front; this one may then be too short, which the next flush makes up for.
             *sweep = stretch.last().and_then(|(_, key)| Key::new(key.clone()).ok());
             stretch.sort_unstable();
             stretch.truncate(usize::try_from(over).unwrap_or(usize::MAX));

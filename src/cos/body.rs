@@ -11,6 +11,9 @@ use super::checksum::Crc64;
 use super::error::{Error, Kind};
 use super::transport::{Answer, Pace};
 
+/// Memory taken for a body before more of it has come.
+const COLLECT_AT_FIRST: usize = 16 << 20;
+
 /// The bytes of one object or of a range of it.
 #[derive(Debug)]
 pub struct Body {
@@ -94,7 +97,9 @@ impl Body {
         if self.left == 0 {
             return Ok(first);
         }
-        let mut all = BytesMut::with_capacity(first.len() + usize::try_from(self.left).unwrap_or(0));
+        // What a server announces is no reason to take the memory before it comes.
+        let announced = usize::try_from(self.left).unwrap_or(0).min(COLLECT_AT_FIRST);
+        let mut all = BytesMut::with_capacity(first.len() + announced);
         all.extend_from_slice(&first);
         while let Some(piece) = self.next_chunk().await? {
             all.extend_from_slice(&piece);

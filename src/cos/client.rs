@@ -238,7 +238,7 @@ impl Client {
         stamp: Option<Stamp>,
         at: &Attempt<'_>,
     ) -> Result<Token, Error> {
-        let request = self.storing(Request::object("PUT", key.as_str()), headers, stamp, at)?.payload(body);
+        let request = self.storing(Request::object("PUT", key.as_str()), headers, stamp).payload(body);
         let answer = self.call(&request, at).await?;
         let crc64 = uploaded_crc(&answer)?;
         let etag = need_etag(&answer)?;
@@ -267,7 +267,7 @@ impl Client {
         let directive = if replace.is_some() { "Replaced" } else { "Copy" };
         let mut request = from.on(Request::object("PUT", to.as_str())).header("x-cos-metadata-directive", directive);
         if let Some((headers, stamp)) = replace {
-            request = self.storing(request, headers, stamp, at)?;
+            request = self.storing(request, headers, stamp);
         }
         let answer = self.call(&request, at).await?;
         let (answer, result) = self.read_xml::<CopyObjectResult>(answer, &request, at).await?;
@@ -292,16 +292,13 @@ impl Client {
     }
 
     /// Adds the headers of an object to a request that stores one.
-    pub(super) fn storing(
-        &self,
-        mut request: Request,
-        headers: &Headers,
-        stamp: Option<Stamp>,
-        at: &Attempt<'_>,
-    ) -> Result<Request, Error> {
-        let stored = object_headers(headers, stamp).map_err(|cause| self.refuse(&request, at, cause))?;
+    pub(super) fn storing(&self, mut request: Request, headers: &Headers, stamp: Option<Stamp>) -> Request {
+        let (stored, left_out) = object_headers(headers, stamp);
+        if !left_out.is_empty() {
+            log::warn!("{}: stored without {}, which COS would refuse", request.key, left_out.join(", "));
+        }
         request.headers.extend(stored);
-        Ok(request)
+        request
     }
 
     /// When a write happened, by the best account the answer gives.

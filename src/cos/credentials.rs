@@ -195,8 +195,9 @@ impl PasswdFile {
             if seen == state.seen {
                 return Ok(None);
             }
+            let fresh = read(&self.path, &self.bucket)?;
             state.seen = seen;
-            read(&self.path, &self.bucket).map(Some)
+            Ok(Some(fresh))
         });
         match fresh {
             Ok(None) => {}

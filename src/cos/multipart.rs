@@ -46,7 +46,7 @@ impl Client {
         stamp: Option<Stamp>,
         at: &Attempt<'_>,
     ) -> Result<UploadId, Error> {
-        let request = self.storing(Request::object("POST", key.as_str()).param("uploads", ""), headers, stamp, at)?;
+        let request = self.storing(Request::object("POST", key.as_str()).param("uploads", ""), headers, stamp);
         let answer = self.call(&request, at).await?;
         let (answer, result) = self.read_xml::<InitiateMultipartUploadResult>(answer, &request, at).await?;
         match result.upload_id.is_empty() {

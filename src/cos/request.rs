@@ -21,6 +21,10 @@ pub(super) const REQUEST_ID: &str = "x-cos-request-id";
 pub(super) const CRC64: &str = "x-cos-hash-crc64ecma";
 pub(super) const VERSION_ID: &str = "x-cos-version-id";
 const META: &str = "x-cos-meta-";
+/// Names and values of metadata together ("PUT Object": 2 KB; whether that is in total is not said).
+const META_BYTES_MAX: usize = 2048;
+/// What else COS keeps with an object and gives back ("PUT Object").
+const STORED: [&str; 4] = ["cache-control", "content-disposition", "content-encoding", "expires"];
 
 /// Where one bucket is.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -156,36 +160,39 @@ fn wire_path(key: &str) -> Option<String> {
     Some(format!("/{encoded}"))
 }
 
-/// The request headers that store `headers` and `stamp` with an object.
+/// The request headers that store `headers` and `stamp` with an object, and the names of those that cannot be sent.
 ///
-/// Only printable ASCII is accepted: COS promises nothing about other bytes, COSFS encodes them before they come here, and a
-/// silently changed value would be found out much later.
-pub(super) fn object_headers(headers: &Headers, stamp: Option<Stamp>) -> Result<Vec<(String, String)>, String> {
-    let mut out = Vec::with_capacity(headers.user.len() + 2);
-    let plain = |value: &str| value.bytes().all(|b| (b' '..=b'~').contains(&b)) && value.trim() == value;
-    if let Some(value) = &headers.content_type {
-        if !plain(value) || value.is_empty() {
-            return Err("content type is empty, not printable ASCII or has white space at an end".into());
-        }
-        out.push(("content-type".into(), value.clone()));
+/// Much of it is not ours: whoever stored the object wrote it, and a write must not fail for it. What HTTP or COS would refuse is
+/// left out, and of metadata beyond the limit of COS the longest.
+pub(super) fn object_headers(headers: &Headers, stamp: Option<Stamp>) -> (Vec<(String, String)>, Vec<String>) {
+    let user = headers.user.iter().filter(|(name, _)| *name != STAMP_META || stamp.is_none());
+    let mut meta: Vec<(String, String)> = user.map(|(name, value)| (format!("{META}{name}"), value.clone())).collect();
+    meta.extend(stamp.map(|stamp| (format!("{META}{STAMP_META}"), stamp.to_string())));
+    let (mut meta, mut left_out): (Vec<_>, Vec<_>) = meta
+        .into_iter()
+        .partition(|(name, value)| name.strip_prefix(META).is_some_and(is_meta_name) && is_sendable(value));
+    let size = |(name, value): &(String, String)| name.len() - META.len() + value.len();
+    while meta.iter().map(size).sum::<usize>() > META_BYTES_MAX
+        && let Some(longest) = (0..meta.len()).max_by_key(|at| size(&meta[*at]))
+    {
+        left_out.push(meta.remove(longest));
     }
-    for (name, value) in &headers.user {
-        let name_fits = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        if name.is_empty() || !name.bytes().all(name_fits) {
-            return Err(format!("metadata name {name:?}: only lower-case letters, digits and hyphens are allowed"));
-        }
-        if !plain(value) {
-            return Err(format!("metadata {name}: the value is not printable ASCII or has white space at an end"));
-        }
-        if name == STAMP_META && stamp.is_some() {
-            continue;
-        }
-        out.push((format!("{META}{name}"), value.clone()));
-    }
-    if let Some(stamp) = stamp {
-        out.push((format!("{META}{STAMP_META}"), stamp.to_string()));
-    }
-    Ok(out)
+    let named = headers.content_type.iter().map(|value| ("content-type".to_string(), value.clone()));
+    let stored = headers.stored.iter().map(|(name, value)| (name.clone(), value.clone()));
+    let (mut out, odd): (Vec<_>, Vec<_>) =
+        named.chain(stored).partition(|(_, value)| is_sendable(value) && !value.is_empty());
+    left_out.extend(odd);
+    out.append(&mut meta);
+    (out, left_out.into_iter().map(|(name, _)| name).collect())
+}
+
+fn is_meta_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+}
+
+/// Does it come back as it went out? Bytes that are not ASCII are sent as UTF-8, as they came.
+fn is_sendable(value: &str) -> bool {
+    !value.chars().any(char::is_control) && value.trim_matches([' ', '\t']) == value
 }
 
 /// A version id that identifies content. `null` and the empty text do not: the former is rewritten in place.
@@ -221,10 +228,15 @@ pub(super) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 /// An object as the head of a GET or HEAD answer describes it. `None` without an ETag: then it cannot be identified.
 pub(super) fn object_of(headers: &HeaderMap, size: u64) -> Option<Object> {
     let mut user = std::collections::BTreeMap::new();
+    let mut stored = std::collections::BTreeMap::new();
     let mut stamp = None;
     for (name, value) in headers {
-        let Some(name) = name.as_str().strip_prefix(META) else { continue };
         let value = String::from_utf8_lossy(value.as_bytes());
+        if STORED.contains(&name.as_str()) {
+            stored.insert(name.to_string(), value.into_owned());
+            continue;
+        }
+        let Some(name) = name.as_str().strip_prefix(META) else { continue };
         match value.parse::<Stamp>() {
             Ok(found) if name == STAMP_META => stamp = Some(found),
             _ => {
@@ -242,7 +254,8 @@ pub(super) fn object_of(headers: &HeaderMap, size: u64) -> Option<Object> {
         version,
         stamp,
     };
-    Some(Object { token, headers: Headers { content_type: text(headers, "content-type").map(String::from), user } })
+    let content_type = headers.get("content-type").map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    Some(Object { token, headers: Headers { content_type, user, stored } })
 }
 
 /// `bytes first-last/total` as (first, end, total).
@@ -359,9 +372,14 @@ mod tests {
             user: [("mode", "33188"), ("xattr", "%7B%22a%22%7D"), ("empty", "")]
                 .map(|(n, v)| (n.into(), v.into()))
                 .into(),
+            stored: [("cache-control", "max-age=60"), ("content-encoding", "gzip")]
+                .map(|(n, v)| (n.into(), v.into()))
+                .into(),
         };
         let mut map = HeaderMap::new();
-        for (name, value) in object_headers(&headers, Some(stamp)).unwrap() {
+        let (out, left_out) = object_headers(&headers, Some(stamp));
+        assert!(left_out.is_empty());
+        for (name, value) in out {
             map.insert(http::HeaderName::try_from(name).unwrap(), value.parse().unwrap());
         }
         map.insert("etag", "\"e\"".parse().unwrap());
@@ -383,26 +401,42 @@ mod tests {
     }
 
     #[test]
-    fn metadata_that_would_change_on_the_way_is_refused() {
+    fn metadata_that_would_change_on_the_way_is_left_out() {
         for (name, value, fits) in [
             ("a-1", "x y", true),
             ("a", "", true),
             ("a_b", "x", false),
             ("A", "x", false),
             ("", "x", false),
-            ("a", "é", false),
+            ("a", "é 王", true),
             ("a", " x", false),
             ("a", "x ", false),
             ("a", "x\ny", false),
             ("a", "x\r\nx-cos-acl: public-read", false),
         ] {
-            let headers = Headers { content_type: None, user: [(name.to_string(), value.to_string())].into() };
-            assert_eq!(object_headers(&headers, None).is_ok(), fits, "{name:?} {value:?}");
+            let headers = Headers { user: [(name.to_string(), value.to_string())].into(), ..Headers::default() };
+            let (out, left_out) = object_headers(&headers, None);
+            let full = format!("{META}{name}");
+            match fits {
+                true => assert_eq!((out, left_out), (vec![(full, value.to_string())], vec![]), "{name:?} {value:?}"),
+                false => assert_eq!((out, left_out), (vec![], vec![full]), "{name:?} {value:?}"),
+            }
         }
-        for content_type in ["", "é", "a\nb"] {
-            let headers = Headers { content_type: Some(content_type.into()), user: Default::default() };
-            assert!(object_headers(&headers, None).is_err());
+        for content_type in ["", "a\nb"] {
+            let headers = Headers { content_type: Some(content_type.into()), ..Headers::default() };
+            assert_eq!(object_headers(&headers, None), (vec![], vec!["content-type".to_string()]));
         }
+    }
+
+    #[test]
+    fn of_too_much_metadata_the_longest_is_left_out() {
+        let stamp = Stamp { mount: 7, epoch: Epoch(2), seq: 9 };
+        let user = [("mode", "33188".to_string()), ("long", "x".repeat(1500)), ("longer", "x".repeat(1600))];
+        let user = user.map(|(name, value)| (name.to_string(), value)).into();
+        let (out, left_out) = object_headers(&Headers { user, ..Headers::default() }, Some(stamp));
+        assert_eq!(left_out, ["x-cos-meta-longer"]);
+        let names: Vec<&str> = out.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["x-cos-meta-long", "x-cos-meta-mode", "x-cos-meta-ha"]);
     }
 
     #[test]

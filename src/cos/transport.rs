@@ -167,7 +167,7 @@ impl Transport {
         let mut request = reqwest::Request::new(method, url);
         for (name, value) in headers {
             let odd = |_| fail(Kind::Rejected, format!("header {name} cannot be sent"));
-            let value = HeaderValue::from_str(value).map_err(|_| ()).map_err(odd)?;
+            let value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| ()).map_err(odd)?;
             let header = HeaderName::try_from(name).map_err(|_| ()).map_err(odd)?;
             request.headers_mut().append(header, value);
         }

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::disk::{Area, Backend};
 use super::error::{Error, Result, is_full};
-use crate::object::{Epoch, Headers, Key, Site, Token, VersionId};
+use crate::object::{ETag, Epoch, Headers, Key, Site, Token, VersionId};
 
 /// Grows when an older program must not touch what a newer one wrote.
 ///
@@ -45,7 +45,10 @@ pub enum Data {
     /// The content of another object, copied by the bucket; `fallback` has the same bytes for a bucket that lacks the source.
     Copy {
         from: Key,
+        /// `None`: from before versioning. Then its ETag tells the source from what is there now.
         version: Option<VersionId>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        etag: Option<ETag>,
         fallback: Option<SpoolId>,
     },
     /// Changed ranges over another content, newest overlay first. What the first overlay does not say is said by its base; that is a

@@ -78,6 +78,9 @@ pub(super) fn usable(health: Health) -> bool {
     health.carries_traffic()
 }
 
+/// A failure that took so long is no passing one.
+const SLOW: Duration = Duration::from_secs(1);
+
 /// Pauses between repetitions: exponential with full jitter.
 pub(super) struct Pause {
     ceiling_ms: u64,
@@ -131,18 +134,49 @@ impl Inner {
         Fut: Future<Output = std::result::Result<T, cos::Error>> + Send,
         T: Send,
     {
+        self.ask_where(class, until, |view, failed, _| self.site_of_try(class, view, failed), call).await
+    }
+
+    /// The same for names, which a bucket that lags may lack. A failure or two of the master are no reason to take its word; a master that keeps
+    /// failing, or keeps one waiting, is.
+    pub(super) async fn ask_names<T, F, Fut>(&self, until: Instant, call: F) -> std::result::Result<(Site, T), Failure>
+    where
+        F: Fn(cos::Client, Arc<Progress>) -> Fut + Send + Sync,
+        Fut: Future<Output = std::result::Result<T, cos::Error>> + Send,
+        T: Send,
+    {
+        let place = |view: &View, failed: u32, slow: bool| match if slow { failed } else { failed.saturating_sub(2) } {
+            0 => self.site_for(Class::Read, view),
+            failed => self.site_of_try(Class::Read, view, failed),
+        };
+        self.ask_where(Class::Read, until, place, call).await
+    }
+
+    async fn ask_where<T, F, Fut>(
+        &self,
+        class: Class,
+        until: Instant,
+        place: impl Fn(&View, u32, bool) -> Option<Site> + Send + Sync,
+        call: F,
+    ) -> std::result::Result<(Site, T), Failure>
+    where
+        F: Fn(cos::Client, Arc<Progress>) -> Fut + Send + Sync,
+        Fut: Future<Output = std::result::Result<T, cos::Error>> + Send,
+        T: Send,
+    {
         let mut views = self.links.watch();
         let mut pause = Pause::new();
         let mut obstacle = String::from("no bucket is reachable");
-        let mut failed = 0;
+        let (mut failed, mut slow) = (0, false);
         loop {
             let view = views.borrow_and_update().clone();
-            let Some(site) = self.site_of_try(class, &view, failed) else {
+            let Some(site) = place(&view, failed, slow) else {
                 if !wait_change(&mut views, until).await {
                     return Err(Failure::TimedOut(format!("{obstacle}; {}", view.explain)));
                 }
                 continue;
             };
+            let begun = Instant::now();
             match self.links.attempt(site, class, until, &call).await {
                 Ok(answer) => return Ok((site, answer)),
                 Err(AttemptError::Cos(error)) if !transient(&error.kind) => {
@@ -150,6 +184,7 @@ impl Inner {
                 }
                 Err(AttemptError::Cos(error)) => {
                     failed += u32::from(!matches!(error.kind, Kind::Throttled { .. } | Kind::ClockSkew));
+                    slow |= begun.elapsed() >= SLOW;
                     let rest = match error.kind {
                         Kind::Throttled { retry_after: Some(after) } => after.min(Duration::from_secs(5)),
                         _ => pause.next(),

@@ -189,7 +189,11 @@ impl Inner {
     async fn check(&self, site: Site, key: &Key, version: &VersionId, content: &Bytes) -> Result<Option<()>, String> {
         let get = self.links.attempt(site, Class::Read, Instant::now() + REQUEST_MAX, |client, progress| async move {
             let want = Get { version: Some(version.clone()), ..Get::default() };
-            client.get(key, &want, &Attempt::new(&progress)).await?.body.collect().await
+            let answer = client.get(key, &want, &Attempt::new(&progress)).await?;
+            match answer.object.token.size == content.len() as u64 {
+                true => answer.body.collect().await,
+                false => Ok(Bytes::new()),
+            }
         });
         match get.await {
             Ok(found) if found == *content => Ok(Some(())),

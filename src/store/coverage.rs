@@ -82,6 +82,17 @@ struct CoverageState {
     unequal: usize,
     /// A bucket's word was taken without an audit.
     trusted: bool,
+    /// One bucket lacks more than can be kept.
+    hopeless: bool,
+}
+
+/// Why an audit came to nothing.
+#[derive(Debug, thiserror::Error)]
+enum Trouble {
+    #[error("{0}")]
+    Unanswered(String),
+    #[error("more than {MISSING_MAX} keys are missing in bucket {0}")]
+    TooMany(Site),
 }
 
 impl Coverage {
@@ -95,6 +106,7 @@ impl Coverage {
             reconciled: false,
             unequal: 0,
             trusted: false,
+            hopeless: false,
         };
         if let Some(kept) = file.as_deref().and_then(load) {
             state.audit = Some(Arc::new(kept.audit));
@@ -103,12 +115,28 @@ impl Coverage {
         Coverage { state: Mutex::new(state), file }
     }
 
+    /// Takes note of why an audit came to nothing. The one before goes on speaking for what was written before it, unless this one
+    /// has found that nothing can be proven any more.
+    fn fail(&self, trouble: Trouble) {
+        let mut state = self.state.lock();
+        if let Trouble::TooMany(_) = trouble
+            && state.audit.take().is_some()
+            && let Some(file) = &self.file
+            && let Err(error) = crate::cache::remove_if_there(file)
+        {
+            log::warn!("coverage audit {} cannot be removed: {error}", file.display());
+        }
+        state.hopeless = matches!(trouble, Trouble::TooMany(_));
+        state.trouble = Some(trouble.to_string());
+    }
+
     /// Takes a finished audit; `proven`: the reign whose master lacks nothing.
     fn take(&self, audit: Audit, proven: Option<Epoch>) {
         let kept = {
             let mut state = self.state.lock();
             state.proven = proven.or(state.proven);
             state.trouble = None;
+            state.hopeless = false;
             state.audit = Some(Arc::new(audit.clone()));
             Kept { audit, proven: state.proven }
         };
@@ -140,6 +168,11 @@ impl Coverage {
             Some(audit) => !audit.missing[site.index()].contains_key(key),
             None => false,
         }
+    }
+
+    /// Is it known that one bucket lacks so much that its word cannot be taken?
+    pub(super) fn is_hopeless(&self) -> bool {
+        self.state.lock().hopeless
     }
 
     /// True once: a bucket's word is taken without an audit.
@@ -208,7 +241,8 @@ impl Inner {
                         super::ask::on_disk(move || inner.take_audit(audit, epoch)).await.unwrap_or(AGAIN)
                     }
                     Err(trouble) => {
-                        inner.coverage.state.lock().trouble = Some(trouble);
+                        log::debug!("coverage: {trouble}");
+                        inner.coverage.fail(trouble);
                         AGAIN
                     }
                 };
@@ -280,12 +314,12 @@ impl Inner {
     }
 
     /// Lists both buckets side by side.
-    async fn audit(&self) -> Result<Audit, String> {
+    async fn audit(&self) -> Result<Audit, Trouble> {
         let mut audit = Audit { began: now_micros(), ..Audit::default() };
         let (mut a, mut b) = (Pages::new(Site::A), Pages::new(Site::B));
         loop {
-            self.refill(&mut a).await?;
-            self.refill(&mut b).await?;
+            self.refill(&mut a).await.map_err(Trouble::Unanswered)?;
+            self.refill(&mut b).await.map_err(Trouble::Unanswered)?;
             let order = match (a.front(), b.front()) {
                 (None, None) => return Ok(audit),
                 (Some(_), None) => Ordering::Less,
@@ -313,7 +347,7 @@ impl Inner {
             }
             let missing = &mut audit.missing[lacking.index()];
             if missing.len() >= MISSING_MAX {
-                return Err(format!("more than {MISSING_MAX} keys are missing in bucket {lacking}"));
+                return Err(Trouble::TooMany(lacking));
             }
             missing.insert(entry.key, entry.token);
         }

@@ -10,23 +10,29 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
+use futures::StreamExt;
 use lru::LruCache;
 use tokio::time::Instant;
 
 use super::ask::Failure;
 use super::freshness::Standing;
-use super::ha::{Inner, holds};
+use super::ha::{Inner, holds, now_micros};
 use super::look::everything_down;
 use super::{Below, Depth, Entry, Error, Listing, Result};
 use crate::cache::Known;
 use crate::cos::{Attempt, List, Listed};
-use crate::object::{Class, Key, Object, Site, Token};
+use crate::journal::Op;
+use crate::object::{Key, Object, Site, Token};
 
 /// Names kept in remembered listings, all directories together: about 100 MB at the most.
 const REMEMBERED_NAMES_MAX: usize = 500_000;
 
 /// Index entries looked through for one listing of a lagging bucket. A mount that saw more since the last audit cannot prove a listing.
 const RECENT_MAX: usize = 1_000_000;
+
+/// Directories of one listing that are asked whether this mount's removals have left anything in them; more are shown until the bucket has these.
+const EMPTIED_MAX: usize = 64;
+const EMPTIED_AT_ONCE: usize = 8;
 
 /// Index entries looked through before a file counts as a sign that there is no directory of its name.
 const BELOW_A_FILE_MAX: usize = 1000;
@@ -128,6 +134,8 @@ impl Inner {
                 let mut listings = self.listings.lock();
                 (listings.moment(), listings.get(prefix, depth).is_some())
             };
+            // A write may reach the bucket behind the page that lacks it, and leave the journal before the last page is here.
+            let (began, before) = (now_micros(), self.pending_under(prefix, None));
             let Some(raw) = self.raw_list(prefix, depth, remembered, until).await? else {
                 match self.recall(prefix, depth) {
                     Some(listing) => return Ok(listing),
@@ -141,9 +149,55 @@ impl Inner {
                 continue;
             };
             let listing = self.compose(raw, extra, prefix, depth).await?;
-            self.listings.lock().put(prefix, depth, moment, Arc::new(listing.clone()));
-            return Ok(overlay(listing, prefix, depth, self.pending_under(prefix, Some(site))));
+            let before = before.into_iter().map(|write| Pending { held: true, ..write });
+            let listing = overlay(listing, prefix, depth, before.collect());
+            let pending = self.pending_under(prefix, Some(site));
+            let during = {
+                let mut listings = self.listings.lock();
+                listings.put(prefix, depth, moment, Arc::new(listing.clone()));
+                listings.changes_since(moment, prefix)
+            };
+            let during = during.into_iter().map(|(key, object)| Pending {
+                micros: object.as_ref().map_or(began, |object| object.token.modified_micros),
+                key,
+                object,
+                held: true,
+                watched: false,
+            });
+            let listing = overlay(listing, prefix, depth, during.collect());
+            let listing = overlay(listing, prefix, depth, pending);
+            return Ok(self.without_emptied(listing, prefix, site, until).await);
         }
+    }
+
+    /// A bucket that has the removal of a directory's marker and not yet those of its files still lists the directory.
+    async fn without_emptied(&self, mut listing: Listing, prefix: &str, site: Site, until: Instant) -> Listing {
+        let mut deleted: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut kept: BTreeSet<String> = BTreeSet::new();
+        for record in self.journal.under(prefix) {
+            let Child::Deeper(below) = child_of(record.key.as_str(), prefix, Depth::Children) else { continue };
+            match record.op {
+                Op::Put { .. } => _ = kept.insert(below.to_string()),
+                Op::Delete { .. } if holds(&record, site) => {}
+                Op::Delete { .. } => _ = deleted.entry(below.to_string()).or_default().insert(record.key.to_string()),
+            }
+        }
+        deleted.retain(|below, _| !kept.contains(below) && listing.prefixes.binary_search(below).is_ok());
+        let looks =
+            deleted.into_iter().take(EMPTIED_MAX).map(|(below, deleted)| self.is_emptied(below, deleted, site, until));
+        let emptied: BTreeSet<String> = futures::stream::iter(looks)
+            .buffer_unordered(EMPTIED_AT_ONCE)
+            .filter_map(std::future::ready)
+            .collect()
+            .await;
+        listing.prefixes.retain(|below| !emptied.contains(below));
+        listing
+    }
+
+    async fn is_emptied(&self, below: String, deleted: BTreeSet<String>, site: Site, until: Instant) -> Option<String> {
+        let deleted = deleted.iter().map(String::as_str).collect();
+        let (there, found) = self.first_below(&below, &deleted, until).await.ok()?;
+        (there == site && !found.marker && !found.children).then_some(below)
     }
 
     /// The remembered listing with everything this mount did since.
@@ -198,9 +252,7 @@ impl Inner {
             };
             let query = &query;
             let (site, page) = self
-                .ask(Class::Read, until, |client, progress| async move {
-                    client.list(query, &Attempt::new(&progress)).await
-                })
+                .ask_names(until, |client, progress| async move { client.list(query, &Attempt::new(&progress)).await })
                 .await?;
             let whole = match raw.as_mut() {
                 // Two halves from two buckets do not make one listing.
@@ -230,11 +282,11 @@ impl Inner {
         prefix: &str,
         site: Site,
         recall: impl FnOnce() -> Option<Listing>,
-    ) -> Result<Option<Vec<Entry>>> {
+    ) -> Result<Option<Listing>> {
+        let (mut extra, mut prefixes) = (Vec::new(), Vec::new());
         if self.standing(site) == Standing::Proven {
-            return Ok(Some(Vec::new()));
+            return Ok(Some(Listing::default()));
         }
-        let mut extra = Vec::new();
         match self.coverage.audited_since() {
             Some(began) => {
                 for listed in self.coverage.missing_under(prefix, site) {
@@ -245,7 +297,10 @@ impl Inner {
                 extra.extend(recent.into_iter().map(|(key, object)| entry_known(key, object)));
             }
             None => match recall() {
-                Some(listing) => extra.extend(listing.entries),
+                Some(listing) => {
+                    extra.extend(listing.entries);
+                    prefixes = listing.prefixes;
+                }
                 None if self.trusted(site) => {
                     let Some(known) = self.recent(prefix, 0).await? else { return Ok(None) };
                     extra.extend(known.into_iter().map(|(key, object)| entry_known(key, object)));
@@ -254,7 +309,7 @@ impl Inner {
             },
         }
         extra.retain(|entry| !matches!(self.known(&entry.key), Some(Known::Absent { .. })));
-        Ok(Some(extra))
+        Ok(Some(Listing { entries: extra, prefixes }))
     }
 
     /// Objects below a prefix that this mount saw and that were written after a moment; `None`: too many to look through.
@@ -279,7 +334,7 @@ impl Inner {
     }
 
     /// One sorted listing out of a bucket's answer and what is proven besides, with the headers this mount knows.
-    async fn compose(&self, raw: Raw, extra: Vec<Entry>, prefix: &str, depth: Depth) -> Result<Listing> {
+    async fn compose(&self, raw: Raw, extra: Listing, prefix: &str, depth: Depth) -> Result<Listing> {
         let (cache, prefix) = (self.cache.clone(), prefix.to_string());
         let proven = self.standing(raw.site) == Standing::Proven;
         super::ask::on_disk(move || {
@@ -299,10 +354,10 @@ impl Inner {
                 }
                 entries.push(entry);
             }
-            let mut prefixes: BTreeSet<String> = raw.prefixes.into_iter().collect();
-            if !extra.is_empty() {
+            let mut prefixes: BTreeSet<String> = raw.prefixes.into_iter().chain(extra.prefixes).collect();
+            if !extra.entries.is_empty() {
                 let mut all: BTreeMap<Key, Entry> = entries.into_iter().map(|e| (e.key.clone(), e)).collect();
-                for entry in extra {
+                for entry in extra.entries {
                     match child_of(entry.key.as_str(), &prefix, depth) {
                         Child::Deeper(below) => {
                             prefixes.insert(below.to_string());
@@ -370,7 +425,7 @@ impl Inner {
     /// Where a file of this name is known, or known to be removed: was nothing seen below the name since? Then there is no directory of it,
     /// as far as anybody here can say.
     async fn nothing_below(&self, prefix: &str) -> Result<bool> {
-        if self.journal.under(prefix).iter().any(|record| matches!(record.op, crate::journal::Op::Put { .. })) {
+        if self.journal.under(prefix).iter().any(|record| matches!(record.op, Op::Put { .. })) {
             return Ok(false);
         }
         let (cache, prefix) = (self.cache.clone(), prefix.to_string());
@@ -383,8 +438,7 @@ impl Inner {
 
     async fn look_below(&self, prefix: &str, until: Instant) -> Result<Below> {
         let pending = self.journal.under(prefix);
-        let (puts, deletes): (Vec<_>, Vec<_>) =
-            pending.iter().partition(|r| matches!(r.op, crate::journal::Op::Put { .. }));
+        let (puts, deletes): (Vec<_>, Vec<_>) = pending.iter().partition(|r| matches!(r.op, Op::Put { .. }));
         let deleted: BTreeSet<&str> = deletes.iter().map(|r| r.key.as_str()).collect();
         let mut found = Below {
             marker: puts.iter().any(|r| r.key.as_str() == prefix),
@@ -415,8 +469,8 @@ impl Inner {
             }
             match self.proven_elsewhere(prefix, site, || None).await? {
                 Some(extra) => {
-                    found.marker |= extra.iter().any(|e| e.key.as_str() == prefix);
-                    found.children |= extra.iter().any(|e| e.key.as_str() != prefix);
+                    found.marker |= extra.entries.iter().any(|e| e.key.as_str() == prefix);
+                    found.children |= extra.entries.iter().any(|e| e.key.as_str() != prefix);
                     return Ok(found);
                 }
                 None => self.unsure(prefix, until).await?,
@@ -453,9 +507,7 @@ impl Inner {
             let query = List { prefix: prefix.to_string(), delimiter: None, marker, max_keys };
             let query = &query;
             let (site, page) = self
-                .ask(Class::Read, until, |client, progress| async move {
-                    client.list(query, &Attempt::new(&progress)).await
-                })
+                .ask_names(until, |client, progress| async move { client.list(query, &Attempt::new(&progress)).await })
                 .await?;
             for listed in page.objects.iter().filter(|o| !deleted.contains(o.key.as_str())) {
                 match listed.key == prefix {

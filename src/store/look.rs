@@ -165,6 +165,8 @@ impl Inner {
                 Some(shown)
             }
             Verdict::Keep => Some(present(known)),
+            // An audit is some minutes old. Where the other bucket can be asked, it is.
+            Verdict::Unsure if usable(self.links.view().linkage(site.other(), Class::Read).health) => None,
             Verdict::Unsure if self.coverage.proves_absent(key.as_str(), site) || self.trusted(site) => Some(None),
             Verdict::Unsure => None,
             Verdict::Confirm => match self.still_there(key, site, known.as_ref(), until).await? {
@@ -235,6 +237,7 @@ impl Inner {
         let trusted = self.options.trust_unaudited
             && site == view.master
             && self.coverage.audited_since().is_none()
+            && !self.coverage.is_hopeless()
             && !usable(view.linkage(site.other(), Class::Read).health);
         if trusted && self.coverage.first_trust() {
             log::warn!(

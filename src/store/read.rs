@@ -374,7 +374,9 @@ impl Inner {
                 sites.swap(0, 1);
             }
             let Some(first) = sites.first().copied() else {
-                if let [Some(error), Some(_)] = &gone {
+                // A refusal says more than that a version is not there.
+                let refusal = gone.iter().flatten().find(|error| !is_elsewhere(&error.kind));
+                if let Some(error) = refusal.or(gone[0].as_ref().filter(|_| gone[1].is_some())) {
                     return Err(answer_error(error));
                 }
                 gone = [None, None];
@@ -396,7 +398,10 @@ impl Inner {
                 _ => HEDGE_MIN,
             };
             let second = sites.get(1).copied().filter(|_| !lacks(Mutant::Failover));
-            for (site, result) in self.race(&names, &range, &kept, first, second, patience, until).await {
+            let mut results = self.race(&names, &range, &kept, first, second, patience, until).await;
+            // What one bucket refuses is no reason to throw away what the other one gave.
+            results.sort_by_key(|(_, result)| result.is_err());
+            for (site, result) in results {
                 match result {
                     Ok(bytes) => {
                         self.tally.read(site.into(), range.end - range.start);
@@ -405,7 +410,7 @@ impl Inner {
                     Err(AttemptError::Cos(error)) => {
                         obstacle = error.to_string();
                         match error.kind {
-                            Kind::Redirected | Kind::NoSuchKey | Kind::NoSuchVersion | Kind::PreconditionFailed => {
+                            ref kind if is_elsewhere(kind) => {
                                 let names = &mut names[site.index()];
                                 match self.other_name(&own, source, names) {
                                     Some(other) => names.push(other),
@@ -417,7 +422,7 @@ impl Inner {
                                     }
                                 }
                             }
-                            ref kind if !transient(kind) => return Err(answer_error(&error)),
+                            ref kind if !transient(kind) => gone[site.index()] = Some(error),
                             _ => {}
                         }
                     }
@@ -512,14 +517,21 @@ impl Inner {
     }
 }
 
+/// Does this answer say that the version is not in this bucket under this name?
+fn is_elsewhere(kind: &Kind) -> bool {
+    matches!(kind, Kind::Redirected | Kind::NoSuchKey | Kind::NoSuchVersion | Kind::PreconditionFailed)
+}
+
 /// The source of a copy that has no bytes in the journal.
 fn source_of(record: &Record) -> Source {
-    let Op::Put { data: Data::Copy { from, version: Some(version), .. }, size, crc64, .. } = &record.op else {
+    let Op::Put { data: Data::Copy { from, version, etag, .. }, size, crc64, .. } = &record.op else {
         return None;
     };
-    let etag = ETag(String::new());
-    let version = Some(version.clone());
-    let token = Token { version, etag, size: *size, crc64: *crc64, modified_micros: 0, stamp: None };
+    if version.is_none() && etag.is_none() {
+        return None;
+    }
+    let etag = etag.clone().unwrap_or(ETag(String::new()));
+    let token = Token { version: version.clone(), etag, size: *size, crc64: *crc64, modified_micros: 0, stamp: None };
     Some(Arc::new((from.clone(), token)))
 }
 

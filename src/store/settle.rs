@@ -91,8 +91,7 @@ impl Settle {
         }
     }
 
-    /// Registers interest in a record. Call before [`Inner::carry`].
-    pub(super) fn await_fate(&self, seq: u64) -> watch::Receiver<Fate> {
+    fn await_fate(&self, seq: u64) -> watch::Receiver<Fate> {
         self.waiting.lock().entry(seq).or_insert_with(|| watch::channel(Fate::UnderWay).0).subscribe()
     }
 
@@ -154,6 +153,16 @@ enum Step {
 }
 
 impl Inner {
+    /// Registers interest in a record. Call before [`Inner::carry`].
+    pub(super) fn await_fate(&self, seq: u64) -> watch::Receiver<Fate> {
+        let fate = self.settle.await_fate(seq);
+        // Who carried a newer write of the key may have ended it just before, when nobody waited yet.
+        if self.journal.get(seq).is_none() {
+            self.settle.tell(seq, Fate::Done(None));
+        }
+        fate
+    }
+
     /// Replays the journal, then keeps carrying whatever a new reign makes unfinished again.
     pub(super) fn start_settling(this: &Arc<Inner>) {
         // Of what was overtaken in an earlier run nothing is known any more.
@@ -189,14 +198,21 @@ impl Inner {
         let inner = this.clone();
         this.rt.spawn(async move {
             let mut views = inner.links.watch();
-            let mut epoch = views.borrow_and_update().epoch;
+            let ways = |view: &View| {
+                let writes = Site::ALL.map(|site| view.linkage(site, Class::Write).health);
+                (view.master, view.accepting_writes, writes)
+            };
+            let mut last = views.borrow_and_update().clone();
             while views.changed().await.is_ok() {
                 let view = views.borrow_and_update().clone();
-                if view.epoch != epoch {
-                    epoch = view.epoch;
+                if view.epoch != last.epoch {
                     inner.carry_to(&view);
                 }
-                inner.settle.queue.wake_all();
+                // A view comes every second, and what a bucket has refused is not asked for that often.
+                if ways(&view) != ways(&last) {
+                    inner.settle.queue.wake_all();
+                }
+                last = view;
             }
         });
         Inner::start_verifying(this);
@@ -314,6 +330,9 @@ impl Inner {
         // Of what was there at the start nobody knows for sure what became of it, least of all after a power cut.
         let taken_up = record.seq <= self.settle.taken_up.load(Relaxed);
         if (taken_up || record.sent.iter().any(|s| *s)) && self.already_there(site, record).await? {
+            if !taken_up {
+                self.degraded_second(site.other(), record).await;
+            }
             return Ok(());
         }
         if !lacks(Mutant::Guard) && self.overwritten_by(record).is_some() {
@@ -323,9 +342,7 @@ impl Inner {
         match self.deliver(site, record).await {
             Ok(delivered) => {
                 self.acknowledged(site, record, delivered).await;
-                if self.options.commit == Commit::TwoRegions && self.options.second_region == SecondRegion::Degrade {
-                    self.second_region(site.other(), record).await;
-                }
+                self.degraded_second(site.other(), record).await;
                 Ok(())
             }
             Err(refused) => {
@@ -408,6 +425,12 @@ impl Inner {
                 format!("{key}: bucket {site} holds a newer write of somebody else; ours stays as an older version");
             log::warn!("{what}");
             self.tally.conflict(what);
+        }
+    }
+
+    async fn degraded_second(&self, site: Site, record: &Arc<Record>) {
+        if self.options.commit == Commit::TwoRegions && self.options.second_region == SecondRegion::Degrade {
+            self.second_region(site, record).await;
         }
     }
 

@@ -104,8 +104,13 @@ impl Inner {
                         self.put_file(site, record, Arc::new(file), *size, headers, stamp).await?
                     }
                     Data::Patch { .. } => self.put_patch(site, record, stamp).await?,
-                    Data::Copy { from, version, .. } => {
-                        match self.copy(site, from, version.as_ref(), record, *size, headers, stamp).await {
+                    Data::Copy { from, version, etag, .. } => {
+                        let source = self.links.client(site).copy_source(from, version.as_ref()).sized(*size);
+                        let source = match etag {
+                            Some(etag) => source.matching(etag.clone()),
+                            None => source,
+                        };
+                        match self.copy(site, source, record, headers, stamp).await {
                             Err(Refused::SourceMissing(why)) => {
                                 let Some(id) = data.spool() else { return Err(Refused::SourceMissing(why)) };
                                 let file =
@@ -120,6 +125,9 @@ impl Inner {
                                     "{}: bucket {site} could not copy ({error}), sending the content",
                                     record.key
                                 );
+                                // It may have copied in spite of what it says.
+                                let refused = Refused::Attempt(AttemptError::Cos(error));
+                                self.note_lost_answer(site, record, &refused).await;
                                 let until = Instant::now() + CONTENT_TIME_MAX;
                                 let _share = self.budget.take(*size, until).await;
                                 let token = Token {
@@ -295,31 +303,42 @@ impl Inner {
         Ok(Token { crc64: token.crc64.or(expected), ..token })
     }
 
-    #[allow(clippy::too_many_arguments, reason = "one call site; a struct would only rename the arguments")]
     async fn copy(
         &self,
         site: Site,
-        from: &Key,
-        version: Option<&VersionId>,
+        mut source: CopySource,
         record: &Record,
-        size: u64,
         headers: &Headers,
         stamp: Stamp,
     ) -> Outcome<Token> {
-        let to = &record.key;
-        let source = self.links.client(site).copy_source(from, version).sized(size);
-        let copied = match size <= COPY_MAX {
-            true => self.copy_whole(site, &source, to, headers, stamp).await,
-            false => self.copy_parts(site, &source, record, size, headers, stamp).await,
-        };
-        match copied {
-            Err(Refused::Attempt(AttemptError::Cos(error)))
-                if matches!(error.kind, Kind::NoSuchKey | Kind::NoSuchVersion) =>
-            {
-                Err(Refused::SourceMissing(error.to_string()))
+        loop {
+            let size = source.size.unwrap_or(0);
+            let copied = match size <= COPY_MAX {
+                true => self.copy_whole(site, &source, &record.key, headers, stamp).await,
+                false => self.copy_parts(site, &source, record, size, headers, stamp).await,
+            };
+            let error = match copied {
+                Err(Refused::Attempt(AttemptError::Cos(error)))
+                    if matches!(error.kind, Kind::NoSuchKey | Kind::NoSuchVersion | Kind::PreconditionFailed) =>
+                {
+                    error
+                }
+                other => return other,
+            };
+            let unnamed = source.version.is_none();
+            source.version = self.version_like(site, &source).await;
+            if !unnamed || source.version.is_none() {
+                return Err(Refused::SourceMissing(error.to_string()));
             }
-            other => other,
         }
+    }
+
+    /// The version of a source from before versioning: by now it may be under a marker, or under what somebody else wrote.
+    async fn version_like(&self, site: Site, source: &CopySource) -> Option<VersionId> {
+        let (etag, size) = (source.etag.as_ref()?, source.size?);
+        let entries = self.versions_at(site, &source.key).await?;
+        let mut tokens = entries.iter().filter_map(|entry| Some((&entry.version, entry.token.as_ref()?)));
+        tokens.find(|(_, token)| token.etag == *etag && token.size == size).map(|(version, _)| version.clone())
     }
 
     pub(super) async fn copy_whole(

@@ -195,8 +195,9 @@ impl Inner {
         match data {
             Data::Empty => {}
             Data::Spool(id) => into.whole = Some(spool.link(*id)?),
-            Data::Copy { from, version, fallback } => {
-                let token = Token { version: version.clone(), size: *size, crc64: *crc64, ..token.clone() };
+            Data::Copy { from, version, etag, fallback } => {
+                let etag = etag.clone().unwrap_or_else(|| token.etag.clone());
+                let token = Token { version: version.clone(), etag, size: *size, crc64: *crc64, ..token.clone() };
                 let base = Base { key: from.clone(), token };
                 into.overlays.push(Overlay { file: None, ranges: Vec::new(), crc64: None, base, shown: *size });
                 into.whole = fallback.map(|id| spool.link(id)).transpose()?;
@@ -259,7 +260,10 @@ impl Inner {
                 (None, None) if object.token.etag.0.is_empty() => {
                     return Err(Error::Gone(format!("{from}: overwritten before it was stored")));
                 }
-                (version, fallback) => Data::Copy { from: from.clone(), version, fallback },
+                (version, fallback) => {
+                    let etag = version.is_none().then(|| object.token.etag.clone());
+                    Data::Copy { from: from.clone(), version, etag, fallback }
+                }
             });
         }
         if version.is_some() {
@@ -272,7 +276,9 @@ impl Inner {
             && [*shown, base.token.size] == [object.token.size; 2]
         {
             // A copy of a copy: the first source has the same bytes, and no more of them.
-            return Ok(Data::Copy { from: base.key.clone(), version: base.token.version.clone(), fallback: None });
+            let Token { version, etag, .. } = base.token.clone();
+            let etag = version.is_none().then_some(etag);
+            return Ok(Data::Copy { from: base.key.clone(), version, etag, fallback: None });
         }
         Ok(local.take())
     }
@@ -291,7 +297,7 @@ impl Inner {
                 return Err(error.into());
             }
         };
-        let fate = this.settle.await_fate(record.seq);
+        let fate = this.await_fate(record.seq);
         this.carry(key);
         let answer = Self::acknowledge(this, &record, fate, until).await;
         this.ease(record.seq, until).await;
@@ -406,7 +412,7 @@ impl Inner {
             let master = this.links.view().master;
             let waiting = this.journal.all().into_iter().find(|r| r.seq <= horizon && !holds(r, master));
             let Some(record) = waiting else { return Ok(()) };
-            let fate = this.settle.await_fate(record.seq);
+            let fate = this.await_fate(record.seq);
             this.carry(&record.key);
             tokio::select! {
                 biased;

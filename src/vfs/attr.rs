@@ -229,6 +229,7 @@ mod tests {
             headers: Headers {
                 content_type: content_type.map(str::to_string),
                 user: user.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(),
+                ..Headers::default()
             },
         }
     }

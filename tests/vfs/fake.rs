@@ -116,6 +116,7 @@ impl Fake {
         let headers = Headers {
             content_type: None,
             user: user.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect(),
+            ..Headers::default()
         };
         self.inner.lock().put(key, Bytes::copy_from_slice(data), headers);
     }

@@ -63,7 +63,11 @@ async fn a_put_says_everything_and_believes_only_what_fits() {
     let server = Server::start(vec![Step::Reply(good), Step::Reply(wrong), Step::Reply(cos(200, "", ""))]).await;
     let client = server.client();
     let stamp = Stamp { mount: 1, epoch: Epoch(2), seq: 3 };
-    let headers = Headers { content_type: Some("text/plain".into()), user: [("mode".into(), "33188".into())].into() };
+    let headers = Headers {
+        content_type: Some("text/plain".into()),
+        user: [("mode".into(), "33188".into())].into(),
+        ..Headers::default()
+    };
     let name = key("目录/./a b+c%2F?x#y");
     let token = with!(|at| client.put(&name, bytes("hello"), &headers, Some(stamp), at)).unwrap();
     assert_eq!((token.version.unwrap().0.as_str(), token.size, token.stamp), ("v1", 5, Some(stamp)));
@@ -381,7 +385,7 @@ async fn copies_name_their_source_and_replace_headers() {
     let server =
         Server::start(vec![Step::Reply(cos(200, "", body)), Step::Reply(cos(200, "", body)), Step::Reply(head)]).await;
     let client = server.client();
-    let headers = Headers { content_type: None, user: [("mode".into(), "1".into())].into() };
+    let headers = Headers { user: [("mode".into(), "1".into())].into(), ..Headers::default() };
     let stamp = Stamp { mount: 1, epoch: Epoch(1), seq: 1 };
     let source = client.copy_source(&key("dir/a b?c"), Some(&VersionId("v1".into())));
     let token =

@@ -204,7 +204,8 @@ async fn fetch(client: &reqwest::Client, url: &str, role: &str) -> Result<(Crede
     let token = (!grant.token.is_empty()).then_some(grant.token);
     let credentials =
         Credentials::new(grant.tmp_secret_id, grant.tmp_secret_key, token).map_err(|error| error.to_string())?;
-    Ok((credentials, UNIX_EPOCH + Duration::from_secs(grant.expired_time)))
+    let expires = UNIX_EPOCH.checked_add(Duration::from_secs(grant.expired_time));
+    Ok((credentials, expires.ok_or("the metadata service named no possible time of expiry")?))
 }
 
 #[cfg(test)]
