@@ -1,10 +1,15 @@
 //! Both regions are well.
 
-use bytes::Bytes;
-use cosfs_ha::object::{Headers, Site};
-use cosfs_ha::store::{Depth, Error, Store};
+use std::time::Duration;
 
-use crate::bench::{Bench, key, soon};
+use bytes::Bytes;
+use cosfs_ha::cos::{Attempt, Element, Progress, Resource};
+use cosfs_ha::emulator::{self, Emulator, Fault, Kind};
+use cosfs_ha::object::{Headers, Site};
+use cosfs_ha::store::{Commit, Depth, Error, Options, Store};
+use tokio::time::Instant;
+
+use crate::bench::{Bench, client, key, soon};
 
 fn pattern(len: usize) -> Vec<u8> {
     (0..len).map(|i| (i * 31 % 251) as u8 ^ (i >> 16) as u8).collect()
@@ -52,6 +57,63 @@ async fn rename_delete_and_new_headers_reach_both_buckets() {
         assert_eq!(bench.in_bucket(site, "from").await, None, "bucket {site}");
         assert_eq!(bench.in_bucket(site, "gone").await, None, "bucket {site}");
     }
+}
+
+/// Somebody else's metadata must not keep a file from being written: COS would refuse a part of it, and gave another part itself.
+#[tokio::test(flavor = "multi_thread")]
+async fn metadata_of_others_is_kept_or_left_out_and_never_refused() {
+    let bench = Bench::new(20);
+    let object = bench.put("f", b"content").await;
+    let mut headers = Headers { content_type: Some("text/plain".into()), ..Headers::default() };
+    headers.user.insert("author".into(), "\u{738b} \u{e9}".into());
+    headers.stored.insert("content-encoding".into(), "gzip".into());
+    headers.stored.insert("cache-control".into(), "max-age=60".into());
+    let kept = headers.clone();
+    headers.user.insert("odd".into(), "a\u{1}b".into());
+    headers.user.insert("long".into(), "x".repeat(2040));
+    bench.store.set_headers(&key("f"), &object, headers, soon()).await.unwrap();
+    bench.wait_settled().await;
+    for site in Site::ALL {
+        let progress = Progress::new();
+        let found = client(&bench.emulator, site).head(&key("f"), None, &Attempt::new(&progress)).await.unwrap();
+        assert_eq!(found.headers, kept, "bucket {site}");
+    }
+}
+
+/// It has no version id that a copy could name, and in mode `journal` its removal may be there first.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_from_before_versioning_is_renamed_with_its_content() {
+    let options = emulator::Options { unconfigured: true, ..emulator::Options::default() };
+    let emulator = Emulator::start(options).unwrap();
+    emulator.put(Site::A, "old", Bytes::from_static(b"content")).unwrap();
+    let on = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
+    let on = Element::parse(on.as_bytes(), "VersioningConfiguration").unwrap();
+    for site in Site::ALL {
+        let progress = Progress::new();
+        let client = client(&emulator, site);
+        client.set_configuration(Resource::Versioning, &on, &Attempt::new(&progress)).await.unwrap();
+    }
+    let options = Options { commit: Commit::Journal, ..Options::default() };
+    let bench = Bench::with(emulator, tempfile::tempdir().unwrap(), options);
+    let refused = Fault {
+        methods: vec!["PUT".into()],
+        key_prefix: Some("new".into()),
+        count: Some(5),
+        ..Fault::new(Kind::Status)
+    };
+    bench.emulator.set_faults(Site::A, vec![refused]).unwrap();
+    let object = bench.store.head(&key("old"), soon()).await.unwrap().unwrap();
+    assert_eq!(object.token.version, None);
+    bench.store.rename(&key("old"), &object, &key("new"), Headers::default(), soon()).await.unwrap();
+    assert_eq!(bench.get("old").await, None);
+    let end = soon();
+    while bench.in_bucket(Site::A, "new").await.is_none() {
+        assert!(Instant::now() < end, "{:?}", bench.store.pending());
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(bench.in_bucket(Site::A, "new").await, Some(Bytes::from_static(b"content")));
+    assert_eq!(bench.in_bucket(Site::A, "old").await, None);
+    assert_eq!(bench.get("new").await, Some(Bytes::from_static(b"content")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -374,6 +374,51 @@ async fn a_watched_older_write_neither_hides_a_newer_one_nor_stays_for_ever() {
     bench.wait_settled().await;
 }
 
+/// A master that fails once is not a master that is gone: the other bucket may lag, and an audit is as old as it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_failure_of_the_master_makes_no_name_disappear() {
+    let bench = Bench::new(0);
+    bench.put("d/known", b"k").await;
+    bench.wait_settled().await;
+    bench.wait_audit().await;
+    bench.stall_replication();
+    for n in 0..10 {
+        let name = format!("d/fresh{n}");
+        bench.emulator.put(Site::A, &name, Bytes::from_static(b"fresh")).unwrap();
+        let once = |method: &str| Fault { methods: vec![method.into()], count: Some(1), ..Fault::new(Kind::Status) };
+        bench.emulator.set_faults(Site::A, vec![once("HEAD"), once("GET")]).unwrap();
+        assert!(bench.store.head(&key(&name), soon()).await.unwrap().is_some(), "{name}");
+        let listing = bench.store.list("d/", Depth::Children, soon()).await.unwrap();
+        assert!(listing.entries.iter().any(|entry| entry.key.as_str() == name), "{name} is listed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_bucket_refuses_the_other_gives() {
+    let bench = Bench::new(0);
+    bench.emulator.put(Site::A, "f", Bytes::from_static(b"content")).unwrap();
+    assert!(bench.emulator.wait_replicated(Duration::from_secs(10)));
+    let object = bench.store.head(&key("f"), soon()).await.unwrap().unwrap();
+    let get = |fault: Fault| Fault { methods: vec!["GET".into()], key_prefix: Some("f".into()), ..fault };
+    let refuse = || get(Fault { status: Some(403), ..Fault::new(Kind::Status) });
+    bench.emulator.set_faults(Site::A, vec![get(Fault { delay_ms: Some(2000), ..Fault::new(Kind::Delay) })]).unwrap();
+    bench.emulator.set_faults(Site::B, vec![refuse()]).unwrap();
+    assert_eq!(bench.read("f", &object).await.unwrap(), Bytes::from_static(b"content"), "slow in a, refused by b");
+    bench.emulator.put(Site::A, "f2", Bytes::from_static(b"another")).unwrap();
+    assert!(bench.emulator.wait_replicated(Duration::from_secs(10)));
+    bench.emulator.set_faults(Site::A, vec![refuse()]).unwrap();
+    bench.heal(Site::B);
+    let object = bench.store.head(&key("f2"), soon()).await.unwrap().unwrap();
+    assert_eq!(bench.read("f2", &object).await.unwrap(), Bytes::from_static(b"another"), "refused by a");
+    bench.emulator.set_faults(Site::B, vec![refuse()]).unwrap();
+    bench.emulator.put(Site::A, "f3", Bytes::from_static(b"third")).unwrap();
+    let object = bench.store.head(&key("f3"), soon()).await.unwrap().unwrap();
+    let began = Instant::now();
+    let refused = bench.read("f3", &object).await;
+    assert!(matches!(refused, Err(Error::Denied(_))), "refused by both: {refused:?}");
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_trickles_holds_nobody_up() {
     let bench = Bench::new(0);
