@@ -136,10 +136,12 @@ pub struct Entry {
 }
 
 /// Something that a cache above (the kernel's) may still show and should drop.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Notice {
     /// Other content than before: somebody else wrote the file.
     Data(u64),
+    /// The name leads to another inode: somebody else replaced a file that is open.
+    Name { dir: u64, name: Arc<str> },
 }
 
 /// How soon uncommitted files that nobody has open are tried again.
@@ -341,6 +343,8 @@ impl<S: Store> Vfs<S> {
         let mut victims = Vec::new();
         {
             let mut listed = self.listed.lock();
+            // The inode itself, which stays allocated, counts as well.
+            let names = names + 1;
             let old = listed.dirs.put(dir.ino, (Arc::downgrade(dir), names)).map_or(0, |(_, n)| n);
             listed.names = listed.names + names - old;
             while listed.names > self.options.listed_names_max && listed.dirs.len() > 1 {

@@ -366,7 +366,7 @@ fn broken_assertion() -> redb::Error {
     redb::Error::Corrupted("broke an assertion of redb".into())
 }
 
-/// Is it the file, and not the disk or its being full?
+/// Is it the file, and not the disk or its being full? Only what is damaged may be thrown away: it is the memory of what was shown.
 fn is_damage(error: &redb::Error) -> bool {
     use std::io::ErrorKind::{InvalidData, UnexpectedEof};
     match error {
@@ -568,5 +568,47 @@ impl Shared {
 
     fn len(&self) -> u64 {
         self.keys.load(Ordering::Relaxed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_reason_to_throw_the_index_away() {
+        let io = |kind: std::io::ErrorKind| redb::Error::Io(kind.into());
+        let rows = [
+            (io(std::io::ErrorKind::StorageFull), false),
+            (io(std::io::ErrorKind::PermissionDenied), false),
+            (redb::Error::Io(std::io::Error::from_raw_os_error(libc::EIO)), false),
+            (redb::Error::PreviousIo, false),
+            (redb::Error::DatabaseAlreadyOpen, false),
+            (io(std::io::ErrorKind::InvalidData), true),
+            (io(std::io::ErrorKind::UnexpectedEof), true),
+            (redb::Error::Corrupted("a page".into()), true),
+            (redb::Error::UpgradeRequired(1), true),
+            (broken_assertion(), true),
+        ];
+        for (error, damage) in rows {
+            assert_eq!(is_damage(&error), damage, "{error}");
+        }
+    }
+
+    /// Redb answers nothing any more after an error. What was flushed before must still be known.
+    #[test]
+    fn what_was_flushed_is_known_after_a_refused_flush() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = AttrIndex::open(&dir.path().join("attrs.redb"));
+        let key = Key::new("k").unwrap();
+        let known = Known::Absent { marker: None, micros: 7, stamp: None };
+        index.see(&key, known.clone());
+        index.flush();
+        index.shared.front.lock().recent.clear();
+        index.shared.recover(&redb::Error::Io(std::io::ErrorKind::StorageFull.into()));
+        assert_eq!(index.get(&key), Some(known));
+        index.shared.front.lock().recent.clear();
+        index.shared.recover(&broken_assertion());
+        assert_eq!(index.get(&key), None, "what is damaged is begun anew");
     }
 }

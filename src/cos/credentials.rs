@@ -195,9 +195,12 @@ impl PasswdFile {
             if seen == state.seen {
                 return Ok(None);
             }
-            let fresh = read(&self.path, &self.bucket)?;
-            state.seen = seen;
-            Ok(Some(fresh))
+            let fresh = read(&self.path, &self.bucket);
+            // What could not be read this time has not been seen.
+            if !matches!(fresh, Err(CredentialError::Unreadable { .. })) {
+                state.seen = seen;
+            }
+            fresh.map(Some)
         });
         match fresh {
             Ok(None) => {}
@@ -206,8 +209,11 @@ impl PasswdFile {
                 (state.credentials, state.expires, state.trouble) = (Arc::new(credentials), expires, None);
             }
             Err(e) => {
-                log::warn!("{e}; the credentials read before stay in use");
-                state.trouble = Some(e.to_string());
+                let trouble = Some(e.to_string());
+                if state.trouble != trouble {
+                    log::warn!("{e}; the credentials read before stay in use");
+                }
+                state.trouble = trouble;
             }
         }
     }

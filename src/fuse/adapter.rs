@@ -437,7 +437,7 @@ impl<S: Store> Filesystem for Adapter<S> {
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
@@ -445,7 +445,8 @@ impl<S: Store> Filesystem for Adapter<S> {
         let kill = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
         let by = match write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
             true => Writer::Mapping,
-            false => Writer::Program,
+            false if flags.0 & (libc::O_APPEND | libc::O_DIRECT) == libc::O_APPEND => Writer::Program,
+            false => Writer::Placed,
         };
         // The thread's buffer is used for the next request at once.
         let data = Bytes::copy_from_slice(data);

@@ -3,6 +3,7 @@
 //! Never from a handler: the kernel holds the inode's lock while it waits for our answer and needs the same lock to drop pages,
 //! so both would wait for ever. A queue and one thread stand in between.
 
+use std::ffi::OsStr;
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 
 use fuser::{INodeNo, Notifier};
@@ -17,9 +18,12 @@ pub fn start(notifier: Notifier) -> std::io::Result<impl Fn(Notice) + Send + Syn
     let (sender, receiver): (SyncSender<Notice>, _) = sync_channel(QUEUE);
     std::thread::Builder::new().name("fuse-notify".into()).spawn(move || {
         for notice in receiver {
-            let Notice::Data(ino) = notice;
-            if let Err(e) = notifier.inval_inode(INodeNo(ino), 0, 0) {
-                log::debug!("the kernel did not drop the pages of inode {ino}: {e}");
+            let told = match &notice {
+                Notice::Data(ino) => notifier.inval_inode(INodeNo(*ino), 0, 0),
+                Notice::Name { dir, name } => notifier.inval_entry(INodeNo(*dir), OsStr::new(&**name)),
+            };
+            if let Err(e) = told {
+                log::debug!("the kernel did not take {notice:?}: {e}");
             }
         }
     })?;

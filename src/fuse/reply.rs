@@ -4,7 +4,7 @@
 //! (`dirent`), when an answer is due (`adapter`).
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use fuser::{
@@ -108,9 +108,19 @@ pub(super) fn reply_data(reply: ReplyData, answer: Result<Bytes, Errno>) {
     }
 }
 
+/// Before 1970 the library takes the nanoseconds, which count forwards, as if they counted backwards (fuser 0.18, `time.rs`).
+fn decoded(time: SystemTime) -> SystemTime {
+    match UNIX_EPOCH.duration_since(time) {
+        Ok(before) if !before.is_zero() => {
+            UNIX_EPOCH - Duration::from_secs(before.as_secs()) + Duration::from_nanos(before.subsec_nanos().into())
+        }
+        _ => time,
+    }
+}
+
 pub(super) fn set_time(time: TimeOrNow) -> SetTime {
     match time {
-        TimeOrNow::SpecificTime(time) => SetTime::At(time),
+        TimeOrNow::SpecificTime(time) => SetTime::At(decoded(time)),
         TimeOrNow::Now => SetTime::Now,
     }
 }

@@ -203,7 +203,8 @@ fn prune_aside(disk: &dyn Disk, parent: &Path) {
     let today = time::OffsetDateTime::from(crate::clock::wall()).date();
     for name in disk.list(parent).unwrap_or_default() {
         let made = name.get(..10).and_then(|day| time::Date::parse(day, DAY).ok());
-        if made.is_none_or(|made| (today - made).whole_days() <= ASIDE_KEPT_DAYS) {
+        // A clock that had not been set yet dates it decades back.
+        if made.is_none_or(|made| made.year() < 2025 || (today - made).whole_days() <= ASIDE_KEPT_DAYS) {
             continue;
         }
         let folder = parent.join(&name);
@@ -350,7 +351,16 @@ pub(super) fn open(disk: Arc<dyn Disk>, dir: &Path, limit_bytes: u64) -> Result<
         torn: false,
     };
     writer.commit(true)?;
-    Identity::write(&*disk, &writer.paths.identity, &writer.meta, true)?;
+    match Identity::write(&*disk, &writer.paths.identity, &writer.meta, true) {
+        Err(Error::Full(_)) => {
+            // What the reserve is for. Retiring the first records makes room for it again.
+            if let Some(area) = writer.reserve.take() {
+                area.set_len(0).map_err(|e| failed("give up the reserve in", &e))?;
+            }
+            Identity::write(&*disk, &writer.paths.identity, &writer.meta, true)?;
+        }
+        other => other?,
+    }
     disk.sync_dir(dir).map_err(|e| failed("sync", &e))?;
     Ok(Opened { writer, recovery, lock })
 }
@@ -418,6 +428,15 @@ impl State {
     ) -> HashSet<SpoolId> {
         let mut taken = HashSet::new();
         for record in self.records.values().cloned().collect::<Vec<_>>() {
+            let record = match without_fallback(&record, lengths) {
+                Some(lean) => {
+                    let lean = Arc::new(lean);
+                    self.records.insert(lean.seq, Arc::clone(&lean));
+                    self.dirty.insert(lean.seq, Entry::Is(Arc::clone(&lean)));
+                    lean
+                }
+                None => record,
+            };
             let files = record.op.files();
             let wrong = |(id, size): &(SpoolId, u64)| match lengths.get(id) {
                 None => Some(format!("its data file {id} is missing")),
@@ -445,6 +464,24 @@ impl State {
         }
         index
     }
+}
+
+/// A copy of a version that a bucket has does not need the local file that would have spared it a wait.
+fn without_fallback(record: &Record, lengths: &HashMap<SpoolId, u64>) -> Option<Record> {
+    let mut lean = record.clone();
+    match &mut lean.op {
+        Op::Put { data: Data::Copy { version: Some(_), fallback, .. }, size, .. } => {
+            let lost = fallback.filter(|id| lengths.get(id).is_none_or(|len| *len < *size))?;
+            log::warn!(
+                "journal: record {} of '{}' lost its local copy {lost}; the bucket has the content",
+                lean.seq,
+                lean.key
+            );
+            *fallback = None;
+        }
+        _ => return None,
+    }
+    Some(lean)
 }
 
 /// Compares a file with the checksum that the record has of it, if it has one.

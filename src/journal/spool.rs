@@ -15,7 +15,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -146,6 +146,8 @@ pub struct Spool {
     files: Mutex<HashMap<SpoolId, Arc<Reservation>>>,
     /// Files that a power cut may still cost.
     unsynced: Mutex<BTreeSet<SpoolId>>,
+    /// A second name was given that the disk may not have yet.
+    linked: AtomicBool,
     /// Files that recovery put aside; they occupy the disk like the others.
     aside: Reservation,
 }
@@ -193,6 +195,7 @@ impl Spool {
             next: AtomicU64::new(next),
             files: Mutex::new(files),
             unsynced,
+            linked: AtomicBool::new(false),
             aside,
         };
         Ok((spool, lengths))
@@ -303,7 +306,16 @@ impl Spool {
             .map_err(|e| Error::io(&format!("link spool file {id}"), &e))?;
         self.files.lock().insert(second, charge);
         self.unsynced.lock().insert(second);
+        self.linked.store(true, Ordering::Release);
         Ok(second)
+    }
+
+    /// Makes second names survive a power cut. The database may not say that a file has moved to a record whose name for it is gone.
+    pub(super) fn sync_names(&self) -> std::io::Result<()> {
+        if !self.linked.swap(false, Ordering::AcqRel) {
+            return Ok(());
+        }
+        self.disk.sync_dir(&self.sealed).inspect_err(|_| self.linked.store(true, Ordering::Release))
     }
 
     pub fn path(&self, id: SpoolId) -> PathBuf {

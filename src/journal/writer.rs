@@ -448,6 +448,7 @@ impl Writer {
     }
 
     fn try_commit(&mut self) -> std::result::Result<(), TablesError> {
+        self.spool.sync_names().map_err(TablesError::Io)?;
         let tables = match self.tables.take() {
             Some(tables) => tables,
             None => Tables::open(self.disk.area(&self.paths.tables).map_err(TablesError::Io)?, false)?,

@@ -118,16 +118,18 @@ impl Coverage {
     /// Takes note of why an audit came to nothing. The one before goes on speaking for what was written before it, unless this one
     /// has found that nothing can be proven any more.
     fn fail(&self, trouble: Trouble) {
-        let mut state = self.state.lock();
-        if let Trouble::TooMany(_) = trouble
-            && state.audit.take().is_some()
-            && let Some(file) = &self.file
+        let hopeless = matches!(trouble, Trouble::TooMany(_));
+        {
+            let mut state = self.state.lock();
+            state.hopeless = hopeless;
+            state.trouble = Some(trouble.to_string());
+            state.audit = state.audit.take().filter(|_| !hopeless);
+        }
+        if let Some(file) = self.file.as_ref().filter(|_| hopeless)
             && let Err(error) = crate::cache::remove_if_there(file)
         {
             log::warn!("coverage audit {} cannot be removed: {error}", file.display());
         }
-        state.hopeless = matches!(trouble, Trouble::TooMany(_));
-        state.trouble = Some(trouble.to_string());
     }
 
     /// Takes a finished audit; `proven`: the reign whose master lacks nothing.
@@ -242,7 +244,8 @@ impl Inner {
                     }
                     Err(trouble) => {
                         log::debug!("coverage: {trouble}");
-                        inner.coverage.fail(trouble);
+                        let inner = inner.clone();
+                        let _ = super::ask::on_disk(move || inner.coverage.fail(trouble)).await;
                         AGAIN
                     }
                 };
@@ -430,6 +433,21 @@ impl Pages {
 mod tests {
     use super::*;
     use crate::object::ETag;
+
+    #[test]
+    fn an_audit_that_cannot_be_kept_takes_back_what_the_one_before_proved() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("coverage.json");
+        let coverage = Coverage::new(Some(file.clone()));
+        coverage.take(Audit { began: 7, ..Audit::default() }, None);
+        coverage.fail(Trouble::Unanswered("bucket a is down".into()));
+        assert!(coverage.proves_absent("x", Site::B), "an audit that failed says nothing against the last one");
+        assert!(!coverage.is_hopeless());
+        coverage.fail(Trouble::TooMany(Site::B));
+        assert!(!coverage.proves_absent("x", Site::B));
+        assert!(coverage.is_hopeless());
+        assert_eq!(Coverage::new(Some(file)).audited_since(), None, "nor does the next start believe it");
+    }
 
     #[test]
     fn what_is_kept_is_found_again_and_damage_is_not_believed() {

@@ -243,7 +243,10 @@ impl Inner {
     async fn pages(&self, prefix: &str, depth: Depth, until: Instant) -> std::result::Result<Raw, Failure> {
         let mut raw: Option<Raw> = None;
         let mut marker = None;
+        // A listing of a million names takes as long as its pages; each of them has the whole patience.
+        let patience = until.saturating_duration_since(Instant::now());
         loop {
+            let until = Instant::now() + patience;
             let query = List {
                 prefix: prefix.to_string(),
                 delimiter: (depth == Depth::Children).then_some('/'),

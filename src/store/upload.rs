@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::ha::Inner;
 use crate::cos::{Attempt, CopySource, Kind, Part, Payload, Progress, UploadId, checksum};
-use crate::journal::{Ack, Change, Data, Op, Record};
+use crate::journal::{Ack, Change, Data, Op, Record, crc64_of};
 use crate::linkage::AttemptError;
 use crate::object::{Class, ETag, Headers, Key, Site, Stamp, Token, VersionId};
 
@@ -181,6 +181,7 @@ impl Inner {
         stamp: Stamp,
     ) -> Outcome<Token> {
         let key = &record.key;
+        self.check_file(record, &file, size).await?;
         if size <= SINGLE_MAX {
             return self.put_whole(site, key, Payload::File { file, offset: 0, len: size }, headers, stamp).await;
         }
@@ -204,6 +205,19 @@ impl Inner {
         .collect::<Vec<_>>()
         .await;
         self.finish(site, record, &upload, sent, stamp, checksum_of).await
+    }
+
+    /// Are the bytes still those that the record was made of? A disk can change them, and what a bucket has once taken is the truth.
+    async fn check_file(&self, record: &Record, file: &Arc<File>, size: u64) -> Outcome<()> {
+        let Op::Put { crc64: Some(expected), .. } = &record.op else { return Ok(()) };
+        let file = file.clone();
+        let found = super::ask::on_disk(move || crc64_of(&file, &[(0, size)])).await;
+        let local = |why: String| Refused::Local(format!("{}: {why}", record.key));
+        let found = found.map_err(|e| local(e.to_string()))?.map_err(|e| local(e.to_string()))?;
+        match found == *expected {
+            true => Ok(()),
+            false => Err(local(format!("its checksum is {found}, and was {expected} when it was written"))),
+        }
     }
 
     pub(super) async fn initiate(

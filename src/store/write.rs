@@ -285,6 +285,15 @@ impl Inner {
 
     async fn commit(this: &Arc<Inner>, key: &Key, op: Op, ack: Ack, until: Instant) -> Result<Option<Object>> {
         let files = op.files();
+        if ack == Ack::Fsync && this.journal.spool().unsynced() > 0 {
+            // An `fsync` covers what was closed before; its records are in the same transaction.
+            let journal = this.journal.clone();
+            let synced = on_disk(move || journal.spool().sync_all()).await;
+            if let Err(error) = synced.and_then(|synced| Ok(synced?)) {
+                files.iter().for_each(|(id, _)| this.journal.spool().discard(*id));
+                return Err(error);
+            }
+        }
         let new = NewRecord { key: key.clone(), op, epoch: this.epoch() };
         let record = match this.journal.append(new, persist(ack)).await {
             Ok(record) => record,

@@ -124,7 +124,7 @@ impl<S: Store> Vfs<S> {
             };
             {
                 let state = inode.state.lock();
-                if !state.is_dirty() && (ack == Ack::Close || state.synced) {
+                if !state.is_dirty() && ack == Ack::Close {
                     return Ok(());
                 }
             }
@@ -143,14 +143,14 @@ impl<S: Store> Vfs<S> {
         ack: Ack,
         until: Instant,
     ) -> Result<()> {
-        let (dirty, content, synced) = {
+        let (dirty, content) = {
             let state = inode.state.lock();
-            (state.is_dirty(), state.content.is_dirty(), state.synced)
+            (state.is_dirty(), state.content.is_dirty())
         };
         if !dirty {
-            if ack == Ack::Fsync && !synced {
+            // What was closed before counts as well, this file or another one.
+            if ack == Ack::Fsync {
                 self.store.sync(until).await?;
-                inode.state.lock().synced = true;
             }
             return Ok(());
         }
@@ -215,7 +215,6 @@ impl<S: Store> Vfs<S> {
             state.reader = Some(reader).filter(|_| state.handles > 0);
             state.object = Some(object.clone());
             state.lies_at = None;
-            state.synced = ack == Ack::Fsync;
             state.expires = self.ttl_from_now();
             first
         });
@@ -242,7 +241,6 @@ impl<S: Store> Vfs<S> {
             state.headers.committed = changed;
             state.object = Some(object.clone());
             state.lies_at = None;
-            state.synced = false;
             if state.layer.is_none() {
                 state.reader = None;
             }

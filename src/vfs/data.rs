@@ -37,6 +37,8 @@ pub enum Writer {
     /// The kernel writes back a page that a program has changed through a mapping. It has its place in the file, and may come by any handle of
     /// the file that is open for writing, one for appending as well.
     Mapping,
+    /// The kernel has chosen the place: the file is not open for appending any more, or it is written past the page cache, in several requests at once.
+    Placed,
 }
 
 /// A read of the same file this soon after one that ran out of time belongs to the same call of the program: the kernel asks once for what it
@@ -52,6 +54,9 @@ impl<S: Store> Vfs<S> {
         }
         let held = self.hold(ino)?;
         self.refresh(&held, ctx.until).await?;
+        if held.state.lock().replaced {
+            return Err(Error::Stale);
+        }
         if flags & libc::O_TRUNC != 0 && flags & libc::O_ACCMODE != libc::O_RDONLY {
             self.writable()?;
             self.truncate(&held, 0).await?;
@@ -73,6 +78,10 @@ impl<S: Store> Vfs<S> {
     }
 
     pub(super) fn open_held(&self, held: Held<S>, flags: i32) -> Result<Opened> {
+        // The kernel looks the name up again, and comes with the inode that it leads to now.
+        if held.state.lock().replaced {
+            return Err(Error::Stale);
+        }
         let access = flags & libc::O_ACCMODE;
         let (read, write) = (access != libc::O_WRONLY, access != libc::O_RDONLY);
         match held.kind {

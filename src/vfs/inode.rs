@@ -42,6 +42,9 @@ pub struct State<S: Store> {
     pub lies_at: Option<Key>,
     pub expires: Instant,
     pub unlinked: bool,
+    /// Unlinked because somebody else stored another content under its name. Whoever has it open reads on; whoever comes by a name the kernel
+    /// remembers has to look that up again.
+    pub replaced: bool,
     /// An upload of this name was tried and its outcome is unknown: there may be an object although `object` is `None`.
     pub perhaps_stored: bool,
     pub layer: Option<Layer<S>>,
@@ -49,8 +52,6 @@ pub struct State<S: Store> {
     /// Counts changes of content and of headers; what is committed lags behind.
     pub content: Progress,
     pub headers: Progress,
-    /// What was committed last is as durable as `fsync` promises.
-    pub synced: bool,
     /// The inode holds a pin on itself while uncommitted.
     pub self_pinned: bool,
     pub handles: u32,
@@ -110,12 +111,12 @@ impl<S: Store> Inode<S> {
                 lies_at: None,
                 expires,
                 unlinked: false,
+                replaced: false,
                 perhaps_stored: false,
                 layer: None,
                 reader: None,
                 content: Progress::default(),
                 headers: Progress::default(),
-                synced: true,
                 self_pinned: false,
                 handles: 0,
                 writers: 0,

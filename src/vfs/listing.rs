@@ -132,7 +132,8 @@ impl<S: Store> Vfs<S> {
         let mut given = Vec::new();
         for ((index, item), known) in items.iter().enumerate().zip(known) {
             let next = (at + index) as u64 + 3;
-            let live = self.table.lock().child(dir.ino, &item.name).cloned();
+            // Held: the kernel may be forgetting it just now.
+            let live = self.child(dir, &item.name);
             let mut line =
                 DirEntry { ino: 0, name: item.name.clone(), kind: item.dir.then_some(Kind::Dir), next, entry: None };
             match (live, known) {

@@ -259,7 +259,7 @@ impl<S: Store> Vfs<S> {
         }
     }
 
-    fn child(&self, dir: &Arc<Inode<S>>, name: &str) -> Option<Held<S>> {
+    pub(super) fn child(&self, dir: &Arc<Inode<S>>, name: &str) -> Option<Held<S>> {
         let mut table = self.table.lock();
         let inode = table.child(dir.ino, name)?.clone();
         table.pin(inode.ino);
@@ -526,8 +526,14 @@ impl<S: Store> Vfs<S> {
         let mut table = self.table.lock();
         let dir_path = table.path(dir.ino)?;
         if let Some(old) = table.child(dir.ino, name).cloned() {
-            let stays = old.kind == found.attr.kind || table.is_dirty_below(old.ino);
             let mut state = old.state.lock();
+            // Who reads it goes on with the version it opened: the pages and the length of an inode are of one version.
+            let replaced = old.kind == Kind::File
+                && found.attr.kind == Kind::File
+                && (state.handles > 0 && state.writers == 0 && !state.is_dirty())
+                && (state.reader.is_some() || state.attr.size == 0)
+                && is_other_content(&state, &found);
+            let stays = (old.kind == found.attr.kind && !replaced) || table.is_dirty_below(old.ino);
             if state.is_dirty() || stays {
                 let known = state.is_dirty() || old.kind != found.attr.kind;
                 let changed = !known && self.update(&mut state, found);
@@ -539,9 +545,12 @@ impl<S: Store> Vfs<S> {
                 }
                 return Some(Held { table: self.table.clone(), inode: old });
             }
-            state.unlinked = true;
+            (state.unlinked, state.replaced) = (true, replaced);
             drop(state);
             table.unlink(old.ino);
+            if replaced {
+                self.notify(Notice::Name { dir: dir.ino, name: name.clone() });
+            }
         }
         let ino = table.number_for(&name::join(&dir_path, name));
         let inode = Arc::new(Inode::new(ino, found.attr, found.object, found.expires));
@@ -553,11 +562,7 @@ impl<S: Store> Vfs<S> {
 
     /// Newer knowledge about an inode; true if its content is another one now.
     fn update(&self, state: &mut super::inode::State<S>, found: Found) -> bool {
-        let same = match (&state.object, &found.object) {
-            (Some(a), Some(b)) => a.token.same(&b.token),
-            (None, None) => true,
-            _ => false,
-        };
+        let same = !is_other_content(state, &found);
         let (old, is_dir) = (state.attr, found.attr.kind == Kind::Dir);
         state.attr = Attr { atime: old.atime.max(found.attr.mtime), ..found.attr };
         if is_dir {
@@ -594,5 +599,13 @@ impl<S: Store> Vfs<S> {
         drop(state);
         table.unlink(inode.ino);
         None
+    }
+}
+
+fn is_other_content<S: Store>(state: &super::inode::State<S>, found: &Found) -> bool {
+    match (&state.object, &found.object) {
+        (Some(known), Some(found)) => !known.token.same(&found.token),
+        (None, None) => false,
+        _ => true,
     }
 }

@@ -186,7 +186,6 @@ impl<S: Store> Vfs<S> {
             let mut names = place.dir.dir.lock();
             let found = Found { attr, object: Some(object.clone()), lies_at: None, expires: self.ttl_from_now() };
             let held = self.instantiate(&place.dir, &place.name, found).ok_or(Error::NotFound)?;
-            held.state.lock().synced = false;
             let item = Item { name: place.name.clone(), dir, known: Some(object) };
             names.change(&place.name, Some(item), true);
             self.absent.lock().pop(&(place.dir.ino, place.name.clone()));

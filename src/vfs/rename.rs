@@ -203,7 +203,6 @@ impl<S: Store> Vfs<S> {
         state.object = Some(moved);
         state.lies_at = Some(key.clone());
         state.attr.ctime = SystemTime::now();
-        state.synced = false;
         // Somebody else had written it: its attributes are to be read again.
         state.expires = if same { self.ttl_from_now() } else { Instant::now() };
     }

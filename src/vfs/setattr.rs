@@ -117,6 +117,9 @@ impl<S: Store> Vfs<S> {
             let path = self.table.lock().path(inode.ino);
             {
                 let mut state = inode.state.lock();
+                if state.replaced {
+                    return Err(Error::Stale);
+                }
                 if state.unlinked || state.is_dirty() || path.is_none() {
                     set.apply(&mut state.attr, SystemTime::now());
                     state.headers.changed += 1;

@@ -86,6 +86,9 @@ pub struct DirState {
     pub ahead_until: usize,
 }
 
+/// Changes kept beside a listing: tens of MB at the most.
+const DELTA_MAX: usize = 50_000;
+
 /// A listing that fits into one answer of the bucket is cheaper to renew than two probes of single names.
 const ONE_PAGE: usize = 1000;
 
@@ -202,6 +205,15 @@ impl DirState {
         if let Some(listed) = &mut self.listed {
             listed.delta.insert(name.clone(), item);
         }
+        self.bound_delta();
+    }
+
+    /// A listing that has run out proves nothing, and is not worth the memory of every name that came and went since.
+    fn bound_delta(&mut self) {
+        let run_out = |listed: &Listed| listed.delta.len() > DELTA_MAX && Instant::now() >= listed.expires;
+        if self.listed.as_ref().is_some_and(run_out) {
+            self.drop_names();
+        }
     }
 
     /// A complete listing arrived that was asked for at `start`. To be called before [`DirState::end`].
@@ -237,6 +249,7 @@ impl DirState {
         if let Some(listed) = &mut self.listed {
             listed.delta.insert(item.name.clone(), Some(item));
         }
+        self.bound_delta();
     }
 
     /// Does a listing that has run out show the name as a file with known attributes?

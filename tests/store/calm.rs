@@ -6,7 +6,7 @@ use bytes::Bytes;
 use cosfs_ha::cos::{Attempt, Element, Progress, Resource};
 use cosfs_ha::emulator::{self, Emulator, Fault, Kind};
 use cosfs_ha::object::{Headers, Site};
-use cosfs_ha::store::{Commit, Depth, Error, Options, Store};
+use cosfs_ha::store::{Ack, Commit, Depth, Error, Options, Staging, Store};
 use tokio::time::Instant;
 
 use crate::bench::{Bench, client, key, soon};
@@ -57,6 +57,23 @@ async fn rename_delete_and_new_headers_reach_both_buckets() {
         assert_eq!(bench.in_bucket(site, "from").await, None, "bucket {site}");
         assert_eq!(bench.in_bucket(site, "gone").await, None, "bucket {site}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_fsync_covers_what_was_closed_before() {
+    let options = Options { commit: Commit::Journal, sync_interval: Duration::ZERO, ..Options::default() };
+    let bench = Bench::with(crate::bench::emulator(0), tempfile::tempdir().unwrap(), options);
+    for site in Site::ALL {
+        bench.fault(site, Kind::Blackhole);
+    }
+    bench.put("closed", b"content").await;
+    assert!(bench.journal.spool().unsynced() > 0);
+    let staging = bench.store.staging().unwrap();
+    bench.store.reserve(&staging, 4).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(staging.file(), b"more", 0).unwrap();
+    let staging = Some(std::sync::Arc::new(staging));
+    bench.store.put(&key("synced"), staging, Headers::default(), Ack::Fsync, soon()).await.unwrap();
+    assert_eq!(bench.journal.spool().unsynced(), 0);
 }
 
 /// Somebody else's metadata must not keep a file from being written: COS would refuse a part of it, and gave another part itself.

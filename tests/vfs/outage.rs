@@ -158,16 +158,21 @@ fn foreign_changes_are_seen_after_the_ttl() {
     bench.store.foreign_put("f", b"one", &[]);
     bench.store.foreign_put("x", b"", &[]);
     bench.run(async {
+        let before = user.stat("f").await.expect("there");
         let fh = user.open("f", libc::O_RDONLY).await.expect("opens");
         assert_eq!(user.read(fh.fh, 0, 9).await.expect("reads"), b"one");
         bench.store.foreign_put("f", b"three", &[]);
         bench.store.foreign_delete("x");
         bench.store.foreign_put("x/now-a-directory", b"", &[]);
         tokio::time::sleep(Duration::from_millis(60)).await;
-        assert_eq!(user.stat("f").await.expect("there").attr.size, 5);
+        let now = user.stat("f").await.expect("there");
+        assert_eq!(now.attr.size, 5);
+        assert_ne!(now.ino, before.ino, "the kernel's pages and the length of an inode are of one version");
+        let by_the_old_inode = bench.vfs.open(&ctx(), before.ino, libc::O_RDONLY).await;
+        assert!(matches!(by_the_old_inode, Err(Error::Stale)), "the kernel looks the name up again");
         let again = user.open("f", libc::O_RDONLY).await.expect("opens");
-        assert!(!again.keep_cache, "the kernel's pages are of the old version");
         assert_eq!(user.read(again.fh, 0, 9).await.expect("reads"), b"three");
+        assert_eq!(user.read(fh.fh, 0, 9).await.expect("reads"), b"one", "who had it open reads on in his version");
         assert!(user.open("f", libc::O_RDONLY).await.expect("opens").keep_cache);
         assert_eq!(user.names("x").await.expect("lists"), ["now-a-directory"]);
     });

@@ -39,7 +39,10 @@ use crate::linkage::Linkages;
 use crate::object::{self, Class, Key, Site};
 use crate::origin::Origin;
 use crate::store::{Commit, Conflicts, HaStore, Options, SecondRegion, WhenUnreachable};
-use crate::vfs::{Vfs, VfsOptions};
+use crate::vfs::{self, Vfs, VfsOptions};
+
+/// Between two figures while files are committed; the client gives up after a minute without any.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 
 /// How long SIGTERM waits for unsent writes. Service managers send SIGKILL after 90 s by default.
 const TERM_DRAIN: Duration = Duration::from_secs(60);
@@ -416,11 +419,28 @@ impl Mounted {
         Left { unsent, unverified, lost: Vec::new() }
     }
 
+    /// Commits what programs have closed. That can take as long as a bucket takes, and whoever waits for the figures wants to see some.
+    async fn flushed(&self, until: Instant, mut progress: impl FnMut(Progress)) -> Vec<(String, vfs::Error)> {
+        let flushed = self.vfs.flush_all(until.into());
+        tokio::pin!(flushed);
+        loop {
+            match tokio::time::timeout(PROGRESS_EVERY, &mut flushed).await {
+                Ok(lost) => return lost,
+                Err(_) => drop(self.tell_left(&mut progress)),
+            }
+        }
+    }
+
+    fn tell_left(&self, mut progress: impl FnMut(Progress)) -> Left {
+        let left = self.left();
+        let bytes = left.unsent.iter().map(|item| item.bytes).sum();
+        progress(Progress { unsent: left.unsent.len() as u64, bytes });
+        left
+    }
+
     async fn drained(&self, until: Instant, mut progress: impl FnMut(Progress)) -> Left {
         loop {
-            let left = self.left();
-            let bytes = left.unsent.iter().map(|item| item.bytes).sum();
-            progress(Progress { unsent: left.unsent.len() as u64, bytes });
+            let left = self.tell_left(&mut progress);
             if left.unsent.is_empty() || Instant::now() >= until {
                 return left;
             }
@@ -474,14 +494,14 @@ impl Mounted {
     }
 
     /// Takes the mount out of the tree, lets open files finish, and sends what is left.
-    async fn finish(&self, until: Instant, progress: impl FnMut(Progress)) -> Result<Left, String> {
+    async fn finish(&self, until: Instant, mut progress: impl FnMut(Progress)) -> Result<Left, String> {
         if let Some(session) = self.session.get() {
             session.unmount().map_err(|error| error.to_string())?;
             if tokio::time::timeout(CLOSING, self.unmounted()).await.is_err() {
                 log::warn!("programs still have files open; ending without them");
             }
         }
-        let lost = self.vfs.flush_all(until.into()).await;
+        let lost = self.flushed(until, &mut progress).await;
         let mut left = self.drained(until, progress).await;
         left.lost = lost.into_iter().map(|(path, error)| format!("{path}: {error}")).collect();
         Ok(left)
@@ -580,7 +600,8 @@ impl control::Daemon for Mounted {
     fn drain(&self, until: Instant, progress: OnProgress) -> BoxFuture<'_, Left> {
         async move {
             // What programs have open and unsaved belongs to them; closed files whose commit failed belong to us.
-            self.vfs.flush_all(until.into()).await;
+            let mut progress = progress;
+            self.flushed(until, &mut progress).await;
             self.drained(until, progress).await
         }
         .boxed()

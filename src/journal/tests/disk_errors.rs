@@ -1,5 +1,10 @@
 //! A journal on a disk that is full or broken.
 
+use std::collections::HashSet;
+use std::path::PathBuf;
+
+use parking_lot::Mutex;
+
 use super::*;
 
 /// A disk that refuses to write when told so.
@@ -14,6 +19,10 @@ struct Mood {
     error: std::sync::atomic::AtomicI32,
     /// Giving the reserve back makes room.
     tight: std::sync::atomic::AtomicBool,
+    /// No room for a new file until then; what is there can be overwritten.
+    crowded: std::sync::atomic::AtomicBool,
+    /// Second names that a power cut would take.
+    unsynced: Mutex<HashSet<PathBuf>>,
 }
 
 impl Mood {
@@ -50,6 +59,9 @@ impl disk::Area for MoodyArea {
         if self.is_reserve && len == 0 && self.mood.tight.load(std::sync::atomic::Ordering::SeqCst) {
             self.mood.set(0);
         }
+        if self.is_reserve && len == 0 {
+            self.mood.crowded.store(false, std::sync::atomic::Ordering::SeqCst);
+        }
         self.real.set_len(len)
     }
     fn allocate(&self, len: u64) -> std::io::Result<()> {
@@ -84,7 +96,9 @@ impl disk::Disk for Moody {
         Ok(Arc::new(MoodyArea { real: self.real.area(path)?, mood: Arc::clone(&self.mood), is_reserve }))
     }
     fn link(&self, from: &Path, to: &Path) -> std::io::Result<()> {
-        self.mood.ask().and_then(|()| self.real.link(from, to))
+        self.mood.ask().and_then(|()| self.real.link(from, to))?;
+        self.mood.unsynced.lock().insert(to.into());
+        Ok(())
     }
     fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
         self.real.rename(from, to)
@@ -99,12 +113,17 @@ impl disk::Disk for Moody {
         self.mood.ask().and_then(|()| self.real.sync_file(file))
     }
     fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
-        self.real.sync_dir(dir)
+        self.real.sync_dir(dir)?;
+        self.mood.unsynced.lock().retain(|name| name.parent() != Some(dir));
+        Ok(())
     }
     fn read(&self, path: &Path) -> std::io::Result<Vec<u8>> {
         self.real.read(path)
     }
     fn replace(&self, path: &Path, content: &[u8]) -> std::io::Result<()> {
+        if self.mood.crowded.load(std::sync::atomic::Ordering::SeqCst) {
+            return Err(std::io::Error::from_raw_os_error(libc::ENOSPC));
+        }
         self.mood.ask().and_then(|()| self.real.replace(path, content))
     }
     fn lock(&self, path: &Path) -> std::io::Result<std::result::Result<File, Option<u32>>> {
@@ -154,6 +173,34 @@ fn retiring_finds_room_on_a_full_disk() {
     block_on(journal.sync()).unwrap();
     assert!(!journal.spool().path(id).exists());
     assert_eq!(journal.stats().bytes, 0);
+}
+
+#[test]
+fn a_journal_on_a_full_disk_opens() {
+    let dir = TempDir::new().unwrap();
+    let (journal, mood) = moody(dir.path());
+    let kept = block_on(journal.append(delete("kept"), Persist::Synced)).unwrap();
+    drop(journal);
+    mood.crowded.store(true, std::sync::atomic::Ordering::SeqCst);
+    let (journal, _) = open_on(Arc::new(Moody { real: disk::RealDisk, mood: Arc::clone(&mood) }), dir.path());
+    assert!(journal.get(kept.seq).is_some());
+    assert!(!mood.crowded.load(std::sync::atomic::Ordering::SeqCst), "it has given its reserve for it");
+}
+
+/// A rename gives the content of a synced file a second name and removes the first. A power cut must find either.
+#[test]
+fn a_second_name_is_on_the_disk_before_the_database_speaks_of_it() {
+    let dir = TempDir::new().unwrap();
+    let (journal, mood) = moody(dir.path());
+    let id = spooled(&journal, &[1; 1000], true);
+    block_on(journal.append(put("tmp", id, &[1; 1000]), Persist::Synced)).unwrap();
+    assert!(mood.unsynced.lock().is_empty());
+    let second = journal.spool().link(id).unwrap();
+    block_on(journal.append(put("final", second, &[1; 1000]), Persist::Buffered)).unwrap();
+    block_on(journal.append(delete("tmp"), Persist::Buffered)).unwrap();
+    assert!(!mood.unsynced.lock().is_empty(), "nothing of it is on the disk yet");
+    block_on(journal.sync()).unwrap();
+    assert!(mood.unsynced.lock().is_empty());
 }
 
 #[test]
