@@ -1,10 +1,11 @@
 //! What this mount keeps at the origin: which version, under which ETag, since when. Survives restarts.
 //!
-//! Losing it costs a few objects that stay at the origin; believing a wrong line costs nothing, because the ETag of the answer decides. So it is
-//! written without waiting for the disk.
+//! Losing a line costs an object that stays at the origin; believing a wrong one costs nothing, because the ETag of the answer decides. So most
+//! is written without waiting for the disk, and a change every few seconds with it: a kill takes what came after that one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use redb::{Database, Durability, ReadableDatabase, ReadableTable, TableDefinition};
@@ -13,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use crate::object::{Key, Token};
 
 const TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("kept");
+/// A change this long after the last one that went to the disk goes there, with all before it.
+const DURABLE_EVERY: Duration = Duration::from_secs(2);
 /// Taken out of [`Index::older_than`] at a time.
 const BATCH: usize = 64;
 
@@ -55,6 +58,8 @@ impl Memory {
 pub struct Index {
     database: Database,
     memory: Mutex<Memory>,
+    /// When the last change went to the disk.
+    durable: Mutex<Option<Instant>>,
 }
 
 impl Index {
@@ -83,7 +88,7 @@ impl Index {
             open()
         });
         let (database, memory) = opened.map_err(|error| format!("{}: {error}", path.display()))?;
-        Ok(Index { database, memory: Mutex::new(memory) })
+        Ok(Index { database, memory: Mutex::new(memory), durable: Mutex::new(None) })
     }
 
     pub fn get(&self, key: &Key) -> Option<Kept> {
@@ -116,7 +121,15 @@ impl Index {
     fn write(&self, change: impl FnOnce(&mut redb::Table<'_, &str, &[u8]>) -> Result<(), redb::StorageError>) {
         let write = || -> Result<(), redb::Error> {
             let mut write = self.database.begin_write()?;
-            write.set_durability(Durability::None)?;
+            let due = {
+                let mut durable = self.durable.lock();
+                let due = durable.is_none_or(|at| at.elapsed() >= DURABLE_EVERY);
+                if due {
+                    *durable = Some(Instant::now());
+                }
+                due
+            };
+            write.set_durability(if due { Durability::Immediate } else { Durability::None })?;
             {
                 let mut table = write.open_table(TABLE)?;
                 change(&mut table)?;

@@ -118,9 +118,18 @@ impl<S: Store> Vfs<S> {
         let until = until + std::time::Duration::from_secs(inode.state.lock().size() / COMMIT_BYTES_PER_SECOND_MIN);
         loop {
             let Some(path) = self.table.lock().path(inode.ino) else {
-                self.mark_clean(inode);
                 // Under a directory that is gone it can be stored nowhere.
-                return if inode.state.lock().is_dirty() { Err(Error::Stale) } else { Ok(()) };
+                let lost = {
+                    let mut state = inode.state.lock();
+                    let lost = state.is_dirty();
+                    if lost && state.handles == 0 {
+                        // Whoever wrote it was told by `close`.
+                        (state.unlinked, state.layer) = (true, None);
+                    }
+                    lost
+                };
+                self.mark_clean(inode);
+                return if lost { Err(Error::Stale) } else { Ok(()) };
             };
             {
                 let state = inode.state.lock();

@@ -239,6 +239,9 @@ impl<S: Store> Vfs<S> {
         let _io = inode.io.lock();
         let (staging, range, added) = {
             let mut state = inode.state.lock();
+            if state.replaced {
+                return Err(Error::Stale);
+            }
             let offset = if append { state.size() } else { offset };
             let end =
                 offset.checked_add(data.len() as u64).filter(|end| *end <= FILE_BYTES_MAX).ok_or(Error::TooBig)?;
@@ -312,6 +315,9 @@ impl<S: Store> Vfs<S> {
         let _io = inode.io.lock();
         let staging = {
             let mut state = inode.state.lock();
+            if state.replaced {
+                return Err(Error::Stale);
+            }
             let now = SystemTime::now();
             if size == 0 {
                 state.layer = Some(Layer::empty());

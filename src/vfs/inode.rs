@@ -42,8 +42,8 @@ pub struct State<S: Store> {
     pub lies_at: Option<Key>,
     pub expires: Instant,
     pub unlinked: bool,
-    /// Unlinked because somebody else stored another content under its name. Whoever has it open reads on; whoever comes by a name the kernel
-    /// remembers has to look that up again.
+    /// Unlinked because its name leads to something else now, which nobody who has it open knows: they read on and cannot write. Whoever comes
+    /// by a name that the kernel remembers has to look that up again.
     pub replaced: bool,
     /// An upload of this name was tried and its outcome is unknown: there may be an object although `object` is `None`.
     pub perhaps_stored: bool,

@@ -201,7 +201,11 @@ impl<S: Store> Vfs<S> {
         let place = self.table.lock().place(inode.ino);
         let Some((parent, name)) = place else { return Ok(()) };
         let dir = self.hold_dir(parent)?;
-        let found = self.find(&dir, &name, until).await?;
+        let found = match self.find(&dir, &name, until).await {
+            // The directory was removed by somebody else, which does not close what is open in it.
+            Err(Error::NotFound) if inode.state.lock().handles > 0 => return Ok(()),
+            found => found?,
+        };
         if found.is_some_and(|found| found.ino == inode.ino) || inode.state.lock().handles > 0 {
             return Ok(());
         }
@@ -595,7 +599,8 @@ impl<S: Store> Vfs<S> {
             drop(table);
             return Some(Held { table: self.table.clone(), inode });
         }
-        state.unlinked = true;
+        // Nobody removed what the failed move of its directory has left elsewhere: who has it open must not write into nothing.
+        (state.unlinked, state.replaced) = (true, state.lies_at.is_some());
         drop(state);
         table.unlink(inode.ino);
         None
