@@ -125,6 +125,52 @@ fn attributes_survive_a_new_mount() {
     assert!(age.is_ok(), "the root has a time, too");
 }
 
+/// A copy that takes longer than the attributes count must not be of two versions.
+#[test]
+fn who_has_a_file_open_reads_one_version_to_its_end() {
+    const SIZE: usize = 32 << 20;
+    let bench = Bench::with(Setup { config: "[mount]\nmetadata_ttl = \"1s\"\n".into(), ..Setup::default() });
+    let bucket = bench.emulator.bucket(Site::A);
+    bucket.put("f", vec![b'1'; SIZE]);
+    let mut open = fs::File::open(bench.path("f")).unwrap();
+    let mut start = vec![0; 1 << 20];
+    open.read_exact(&mut start).unwrap();
+    bucket.put("f", vec![b'2'; SIZE / 2]);
+    let limit = Duration::from_secs(10);
+    wait_until("the new version shows", limit, || fs::metadata(bench.path("f")).unwrap().len() == SIZE as u64 / 2);
+    assert_eq!(open.metadata().unwrap().len(), SIZE as u64);
+    let second = fs::File::open(bench.path("f")).unwrap();
+    fs::set_permissions(bench.path("f"), fs::Permissions::from_mode(0o640)).unwrap();
+    assert_eq!(fs::metadata(bench.path("f")).unwrap().permissions().mode() & 0o777, 0o640);
+    let mut rest = Vec::new();
+    open.read_to_end(&mut rest).unwrap();
+    assert_eq!(start.len() + rest.len(), SIZE);
+    assert!(start.iter().chain(&rest).all(|byte| *byte == b'1'), "not a byte of the new version");
+    let mut now = Vec::new();
+    (&second).read_to_end(&mut now).unwrap();
+    assert!(now.len() == SIZE / 2 && now.iter().all(|byte| *byte == b'2'));
+    fs::OpenOptions::new().append(true).open(bench.path("f")).unwrap().write_all(b"3").unwrap();
+    assert_eq!(fs::metadata(bench.path("f")).unwrap().len(), SIZE as u64 / 2 + 1);
+}
+
+/// The kernel says with each write whether the file is still open for appending.
+#[test]
+fn a_descriptor_that_appends_no_more_writes_where_it_is_told() {
+    use rustix::fs::{OFlags, fcntl_setfl};
+    let bench = Bench::start();
+    fs::write(bench.path("f"), "0123456789").unwrap();
+    let file = fs::OpenOptions::new().read(true).append(true).open(bench.path("f")).unwrap();
+    (&file).write_all(b"a").unwrap();
+    fcntl_setfl(&file, OFlags::empty()).unwrap();
+    file.write_all_at(b"x", 2).unwrap();
+    fcntl_setfl(&file, OFlags::APPEND).unwrap();
+    (&file).write_all(b"b").unwrap();
+    drop(file);
+    assert_eq!(fs::read(bench.path("f")).unwrap(), b"01x3456789ab");
+    bench.settle();
+    assert_eq!(bench.emulator.bucket(Site::A).get("f").unwrap(), "01x3456789ab");
+}
+
 #[test]
 fn changes_made_elsewhere_show_after_the_ttl() {
     let bench = Bench::with(Setup { config: "[mount]\nmetadata_ttl = \"1s\"\n".into(), ..Setup::default() });
