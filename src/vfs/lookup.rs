@@ -535,8 +535,14 @@ impl<S: Store> Vfs<S> {
             let replaced = old.kind == Kind::File
                 && found.attr.kind == Kind::File
                 && (state.handles > 0 && state.writers == 0 && !state.is_dirty())
-                && (state.reader.is_some() || state.attr.size == 0)
                 && is_other_content(&state, &found);
+            if replaced
+                && state.reader.is_none()
+                && let Some(object) = &state.object
+                && let Some(key) = state.lies_at.clone().or_else(|| self.keys.file(&name::join(&dir_path, name)).ok())
+            {
+                state.reader = Some(Arc::new(self.store.open(&key, object)));
+            }
             let stays = (old.kind == found.attr.kind && !replaced) || table.is_dirty_below(old.ino);
             if state.is_dirty() || stays {
                 let known = state.is_dirty() || old.kind != found.attr.kind;
