@@ -54,9 +54,6 @@ impl<S: Store> Vfs<S> {
         }
         let held = self.hold(ino)?;
         self.refresh(&held, ctx.until).await?;
-        if held.state.lock().replaced {
-            return Err(Error::Stale);
-        }
         if flags & libc::O_TRUNC != 0 && flags & libc::O_ACCMODE != libc::O_RDONLY {
             self.writable()?;
             self.truncate(&held, 0).await?;

@@ -530,10 +530,13 @@ impl<S: Store> Vfs<S> {
         let mut table = self.table.lock();
         let dir_path = table.path(dir.ino)?;
         if let Some(old) = table.child(dir.ino, name).cloned() {
+            let other_kind = old.kind != found.attr.kind;
+            // Before the lock: no state is locked under another one.
+            let holds_dirty = other_kind && table.is_dirty_below(old.ino);
             let mut state = old.state.lock();
             // Who reads it goes on with the version it opened: the pages and the length of an inode are of one version.
             let replaced = old.kind == Kind::File
-                && found.attr.kind == Kind::File
+                && !other_kind
                 && (state.handles > 0 && state.writers == 0 && !state.is_dirty())
                 && is_other_content(&state, &found);
             if replaced
@@ -543,9 +546,8 @@ impl<S: Store> Vfs<S> {
             {
                 state.reader = Some(Arc::new(self.store.open(&key, object)));
             }
-            let stays = (old.kind == found.attr.kind && !replaced) || table.is_dirty_below(old.ino);
-            if state.is_dirty() || stays {
-                let known = state.is_dirty() || old.kind != found.attr.kind;
+            if state.is_dirty() || holds_dirty || !(other_kind || replaced) {
+                let known = state.is_dirty() || other_kind;
                 let changed = !known && self.update(&mut state, found);
                 drop(state);
                 table.pin(old.ino);

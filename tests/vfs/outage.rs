@@ -157,7 +157,11 @@ fn foreign_changes_are_seen_after_the_ttl() {
     let user = User(bench.vfs.clone());
     bench.store.foreign_put("f", b"one", &[]);
     bench.store.foreign_put("x", b"", &[]);
+    bench.store.foreign_put("closed", b"one", &[]);
     bench.run(async {
+        let closed = user.open("closed", libc::O_RDONLY).await.expect("opens");
+        bench.vfs.release(closed.fh).expect("closes");
+        bench.store.foreign_put("closed", b"three", &[]);
         let before = user.stat("f").await.expect("there");
         let fh = user.open("f", libc::O_RDONLY).await.expect("opens");
         assert_eq!(user.read(fh.fh, 0, 9).await.expect("reads"), b"one");
@@ -174,6 +178,9 @@ fn foreign_changes_are_seen_after_the_ttl() {
         assert_eq!(user.read(again.fh, 0, 9).await.expect("reads"), b"three");
         assert_eq!(user.read(fh.fh, 0, 9).await.expect("reads"), b"one", "who had it open reads on in his version");
         assert!(user.open("f", libc::O_RDONLY).await.expect("opens").keep_cache);
+        let closed = user.open("closed", libc::O_RDONLY).await.expect("opens");
+        assert!(!closed.keep_cache, "the kernel's pages are of the old version");
+        assert_eq!(user.read(closed.fh, 0, 9).await.expect("reads"), b"three");
         assert_eq!(user.names("x").await.expect("lists"), ["now-a-directory"]);
     });
 }
